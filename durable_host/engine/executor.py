@@ -1,0 +1,112 @@
+"""What the engine calls to run user code. `executors/` implements it; the router over all executors does, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from durable_host.model.actions import Action
+from durable_host.model.failure import Failure
+from durable_host.model.history import HistoryEvent
+from durable_host.model.ids import ExecutionId, InstanceId
+from durable_host.model.messages import ActivityTask
+
+__all__ = [
+    "ActivityExecutor",
+    "ActivityResult",
+    "Episode",
+    "EpisodeResult",
+    "ExecutorSession",
+    "OrchestrationExecutor",
+]
+
+
+class ExecutorSession(Protocol):
+    """An orchestrator's position, kept between episodes to skip replay. Belongs to the executor that returned it."""
+
+    def size(self) -> int:
+        """About how many bytes it keeps alive, for the cache's limit."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the user's generator or coroutine; must not raise. Called when the session is dropped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One advance of an orchestrator.
+
+    Attributes:
+        past: committed events; empty when a session is given.
+        new: events of this episode: OrchestratorStarted first, then what was admitted, in order. The first episode of a
+            continued execution may hold OrchestratorCompleted as well.
+        session: what this executor returned last time, if still valid; used up by the call, whatever its outcome.
+    """
+
+    instance_id: InstanceId
+    execution_id: ExecutionId
+    past: Sequence[HistoryEvent]
+    new: Sequence[HistoryEvent]
+    session: ExecutorSession | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeResult:
+    """What the orchestrator asks for.
+
+    Attributes:
+        actions: those that history does not show yet, by ascending id; empty while suspended.
+            CompleteOrchestration or ContinueAsNew, if any, comes last.
+        custom_status: JSON text as it stands after the episode; None: never set.
+        session: to be handed back in the next episode if the checkpoint is committed.
+    """
+
+    actions: Sequence[Action]
+    custom_status: str | None = None
+    session: ExecutorSession | None = None
+
+
+class OrchestrationExecutor(Protocol):
+    """Runs orchestrators.
+
+    `execute` never raises for a user's mistake: a failing orchestrator, non-determinism included, is an
+    EpisodeResult with CompleteOrchestration(FAILED). What it raises is our own fault and leads to quarantine.
+    """
+
+    def handles(self, name: str, version: str | None) -> bool:
+        """Whether this executor knows the orchestrator; names compare without case."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Known orchestrator names, sorted."""
+        ...
+
+    async def execute(self, episode: Episode) -> EpisodeResult:
+        """Run one episode."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityResult:
+    """How an activity ended: a JSON text (or None for "nothing"), or a failure."""
+
+    result: str | None = None
+    failure: Failure | None = None
+
+
+class ActivityExecutor(Protocol):
+    """Runs activities. `execute` never raises for a user's mistake; cancellation passes through."""
+
+    def handles(self, name: str) -> bool:
+        """Whether this executor knows the activity; names compare without case."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Known activity names, sorted."""
+        ...
+
+    async def execute(self, task: ActivityTask) -> ActivityResult:
+        """Run one activity: a coroutine on the loop, anything else in the bounded thread pool."""
+        ...

@@ -1,0 +1,122 @@
+"""The only door to time, randomness and blocking work.
+
+Whatever the engine or a provider decides depends on its inputs and on these three: a `Clock`, an `IdSource` and
+`Threads`. Production code gets the system versions; the simulation hands in its own and owns every source of
+non-determinism. Lint bans `time.time`, `datetime.now`, `uuid.uuid4` and their kin everywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+__all__ = ["Clock", "Environment", "IdSource", "SystemClock", "SystemIds", "SystemThreads", "Threads", "system_environment"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Wall time and elapsed time."""
+
+    def now(self) -> datetime:
+        """The current time, aware, UTC. May step back; order must not depend on it."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps back, for measuring durations within one process."""
+        ...
+
+
+class IdSource(Protocol):
+    """Random identities."""
+
+    def new_id(self) -> str:
+        """32 lower-case hexadecimal digits, unique."""
+        ...
+
+    def token(self, size: int) -> bytes:
+        """`size` random bytes fit for secrets."""
+        ...
+
+    def uniform(self) -> float:
+        """A random number in [0, 1), for jitter."""
+        ...
+
+
+class Threads(Protocol):
+    """Blocking work."""
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function away from the event loop and return its result."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class SystemIds:
+    """Identities from the operating system's random source.
+
+    Ids are cut from a block of random bytes: one system call for 256 ids. A forked child starts a block of its own.
+    """
+
+    _BLOCK = 256
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._pid = os.getpid()
+
+    def new_id(self) -> str:
+        if not self._ids or self._pid != os.getpid():
+            digits = os.urandom(16 * self._BLOCK).hex()
+            self._ids = [digits[at : at + 32] for at in range(0, len(digits), 32)]
+            self._pid = os.getpid()
+        return self._ids.pop()
+
+    def token(self, size: int) -> bytes:
+        return os.urandom(size)
+
+    def uniform(self) -> float:
+        return random.random()
+
+
+class SystemThreads:
+    """A pool of daemon-like threads of the process; `workers` bounds it."""
+
+    def __init__(self, workers: int | None = None, name: str = "durable-host") -> None:
+        self._executor: Executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        if kwargs:
+            return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await loop.run_in_executor(self._executor, function, *args)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a component is handed instead of taking it."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    ids: IdSource = field(default_factory=SystemIds)
+    threads: Threads = field(default_factory=SystemThreads)
+
+
+def system_environment() -> Environment:
+    """The environment of a production process."""
+    return Environment()

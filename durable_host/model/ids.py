@@ -1,0 +1,59 @@
+"""Identities. They are plain texts; the types keep them from being swapped."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NewType
+
+from durable_host.errors import InvalidInstanceIdError
+
+__all__ = ["DispatchId", "ExecutionId", "InstanceId", "MessageId", "check_instance_id", "dispatch_id"]
+
+InstanceId = NewType("InstanceId", str)
+"""Chosen by the caller or generated: 1 to 256 characters at starts; a hub taken over may hold others."""
+
+ExecutionId = NewType("ExecutionId", str)
+"""One run of an instance: 32 lower-case hexadecimal digits."""
+
+MessageId = NewType("MessageId", str)
+"""One message: stable across redelivery and across a sender's retries."""
+
+DispatchId = NewType("DispatchId", str)
+"""One scheduled request; a reply counts only if it carries the id that history recorded. 32 hexadecimal digits."""
+
+_FORBIDDEN = frozenset("/\\#?")
+
+
+def check_instance_id(instance_id: str) -> InstanceId:
+    """Return the id when a start may use it.
+
+    Raises:
+        InvalidInstanceIdError: it is empty, longer than 256 characters, starts with `@`, or contains one of
+            `/ \\ # ?` or a control character (U+0000-U+001F, U+007F-U+009F). Source: http-api.md section 4.
+    """
+    if not 1 <= len(instance_id) <= 256:
+        raise InvalidInstanceIdError(instance_id, f"it has {len(instance_id)} characters, 1 to 256 are allowed")
+    if instance_id[0] == "@":
+        raise InvalidInstanceIdError(instance_id, "it starts with '@', which is reserved for entities")
+    for character in instance_id:
+        if character in _FORBIDDEN:
+            raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
+        if character < " " or "\x7f" <= character <= "\x9f":
+            raise InvalidInstanceIdError(instance_id, f"it contains the control character U+{ord(character):04X}")
+    return InstanceId(instance_id)
+
+
+def dispatch_id(execution_id: str, task_id: int, kind: str, name: str, payload: str | None, rewinds: int) -> DispatchId:
+    """Content-addressed identity of one scheduled request.
+
+    The same decision in a repeated episode has the same id, so its replies and children are adopted; another decision
+    (the repeated episode saw another inbox) has another id, so the ghost's reply is dropped. `payload` is the input of
+    a call or the due time of a timer; `rewinds` counts the rewinds of the execution, so that an old failure does not
+    answer the new attempt under the same task id. Source: design 3.4.
+    """
+    digest = blake2b(digest_size=16)
+    # Lengths keep fields apart: ("ab", "c") and ("a", "bc") must differ.
+    fields = (execution_id, str(task_id), kind, name, str(rewinds), "\x00" if payload is None else payload)
+    digest.update("\x1f".join(map(str, map(len, fields))).encode())
+    digest.update("\x1e".join(fields).encode("utf-8", "surrogatepass"))
+    return DispatchId(digest.hexdigest())

@@ -1,0 +1,30 @@
+"""Runtime status of an instance."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["TERMINAL", "RuntimeStatus"]
+
+
+class RuntimeStatus(Enum):
+    """Where an instance stands. Values are the names on the wire; `ContinuedAsNew` and `Canceled` are read, never written."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    CONTINUED_AS_NEW = "ContinuedAsNew"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    TERMINATED = "Terminated"
+    CANCELED = "Canceled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can happen any more short of a rewind or a restart."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED, RuntimeStatus.CANCELED}
+)
