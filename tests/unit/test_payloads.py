@@ -27,17 +27,17 @@ class Level(IntEnum):
 
 
 @dataclass
+class Line:
+    article: str
+    count: int = 1
+
+
+@dataclass
 class Order:
     id: UUID
     price: Decimal
     placed: datetime
     lines: list[Line] = field(default_factory=list[Line])
-
-
-@dataclass
-class Line:
-    article: str
-    count: int = 1
 
 
 class Point(msgspec.Struct):
