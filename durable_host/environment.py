@@ -10,14 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import ParamSpec, Protocol, TypeVar
 
-__all__ = ["Clock", "Environment", "IdSource", "SystemClock", "SystemIds", "SystemThreads", "Threads", "system_environment"]
+__all__ = [
+    "Clock",
+    "Environment",
+    "IdSource",
+    "SerialThread",
+    "SystemClock",
+    "SystemIds",
+    "SystemSerialThread",
+    "SystemThreads",
+    "Threads",
+    "system_environment",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,8 +64,31 @@ class IdSource(Protocol):
         ...
 
 
+class SerialThread(Protocol):
+    """One thread that runs jobs one after another, in the order in which they were submitted."""
+
+    def submit(self, job: Callable[[], None], /) -> None:
+        """Run `job` after all earlier ones. Called from any thread, returns at once; the job must not raise.
+
+        Raises:
+            RuntimeError: the thread was closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the thread after the jobs that were submitted so far; does not wait. Idempotent."""
+        ...
+
+
 class Threads(Protocol):
     """Blocking work."""
+
+    def serial(self, name: str, /) -> SerialThread:
+        """A thread of its own for work that must not interleave, for example one database connection.
+
+        The simulation runs the jobs on its loop, in order, one per turn.
+        """
+        ...
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function away from the event loop and return its result."""
@@ -95,11 +131,45 @@ class SystemIds:
         return random.random()
 
 
+class SystemSerialThread:
+    """A daemon thread that starts with its first job."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._started = False
+        self._closed = False
+
+    def submit(self, job: Callable[[], None], /) -> None:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"thread {self._name!r} is closed")
+            self._jobs.put(job)
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # what it closed over must not live until the next one comes
+
+
 class SystemThreads:
     """A pool of daemon-like threads of the process; `workers` bounds it."""
 
     def __init__(self, workers: int | None = None, name: str = "durable-host") -> None:
         self._executor: Executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    def serial(self, name: str, /) -> SerialThread:
+        return SystemSerialThread(name)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import ParamSpec, TypeVar
 
-from durable_host.environment import Environment
+from durable_host.environment import Environment, SerialThread
 
-__all__ = ["START", "InlineThreads", "SeededIds", "SimulatedClock", "simulated_environment"]
+__all__ = ["START", "InlineSerialThread", "InlineThreads", "SeededIds", "SimulatedClock", "simulated_environment"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,8 +72,32 @@ class SeededIds:
         return self._random.random()
 
 
+class InlineSerialThread:
+    """Jobs on the running loop, one per callback, in the order of their submission whatever the loop shuffles."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._closed = False
+
+    def submit(self, job: Callable[[], None], /) -> None:
+        if self._closed:
+            raise RuntimeError(f"thread {self._name!r} is closed")
+        self._jobs.append(job)
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _turn(self) -> None:
+        self._jobs.popleft()()
+
+
 class InlineThreads:
     """Blocking work on the caller's own thread, after one turn of the loop."""
+
+    def serial(self, name: str, /) -> SerialThread:
+        return InlineSerialThread(name)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         await asyncio.sleep(0)

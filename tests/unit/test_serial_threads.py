@@ -1,0 +1,49 @@
+"""A serial thread keeps the order of its jobs, on real threads and on the simulated loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from durable_host.environment import SystemThreads, Threads
+from durable_host.testing.environment import InlineThreads
+
+
+async def _order(threads: Threads) -> list[int]:
+    thread = threads.serial("test")
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    order: list[int] = []
+    for number in range(20):
+        thread.submit(lambda number=number: order.append(number))
+    thread.submit(lambda: loop.call_soon_threadsafe(done.set_result, None) and None)
+    await done
+    thread.close()
+    thread.close()
+    with pytest.raises(RuntimeError, match="'test' is closed"):
+        thread.submit(lambda: None)
+    return order
+
+
+async def test_system_thread_runs_jobs_in_order() -> None:
+    assert await _order(SystemThreads()) == list(range(20))
+
+
+@pytest.mark.simulated(seed=7)
+async def test_simulated_thread_runs_jobs_in_order_on_the_loops_thread() -> None:
+    assert await _order(InlineThreads()) == list(range(20))
+
+
+async def test_system_thread_is_another_thread() -> None:
+    thread = SystemThreads().serial("test")
+    done = threading.Event()
+    names: list[str] = []
+
+    thread.submit(lambda: names.append(threading.current_thread().name))
+    thread.submit(done.set)
+    await asyncio.to_thread(done.wait)
+
+    thread.close()
+    assert names == ["test"]
