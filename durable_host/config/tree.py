@@ -1,8 +1,8 @@
 """A configuration tree: host.json with the environment laid over it, keys compared without case.
 
 Every leaf can be replaced by `AzureFunctionsJobHost__a__b=value`, so values may be texts where the file has numbers;
-the typed getters take both. A getter that cannot use a value notes a problem and returns the default, so that one reading
-finds everything that is wrong.
+the typed getters take both. A getter that cannot use a value notes a problem and returns the default, so that one
+reading finds everything that is wrong.
 
 Source: functions-host.md 1.1, 1.11, 1.14.
 """
