@@ -1,7 +1,7 @@
 """host.json: found, read with the environment laid over it, and typed. All problems are reported together.
 
-The file of an app is its own `host.json`, else the nearest one in a parent folder, no higher than the first folder with a
-`.git` and no higher than home, else there is none and the defaults hold. Nothing here writes one.
+The file of an app is its own `host.json`, else the nearest one in a parent folder, no higher than the first folder with
+a `.git` and no higher than home, else there is none and the defaults hold. Nothing here writes one.
 
 Source: functions-host.md 1.1 to 1.11 and 1.14; hub name rules azure-storage-task-hub.md 1.2.
 """
@@ -33,11 +33,32 @@ __all__ = [
 ]
 
 _MIGRATE = "See https://aka.ms/functions-hostjson"
-_WELL_KNOWN = (
-    "version,functionTimeout,retry,functions,http,watchDirectories,watchFiles,queues,serviceBus,eventHub,singleton,"
-    "logging,aggregator,healthMonitor,extensionBundle,managedDependencies,customHandler,httpWorker,extensions,"
-    "concurrency,sendCanceledInvocationsToWorker,metadataProviderTimeout"
-).split(",")
+_WELL_KNOWN = frozenset(
+    {
+        "version",
+        "functionTimeout",
+        "retry",
+        "functions",
+        "http",
+        "watchDirectories",
+        "watchFiles",
+        "queues",
+        "serviceBus",
+        "eventHub",
+        "singleton",
+        "logging",
+        "aggregator",
+        "healthMonitor",
+        "extensionBundle",
+        "managedDependencies",
+        "customHandler",
+        "httpWorker",
+        "extensions",
+        "concurrency",
+        "sendCanceledInvocationsToWorker",
+        "metadataProviderTimeout",
+    }
+)
 _LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical", "None")
 _HUB_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{2,44}")
 _LARGEST_SPAN = timedelta(days=10_000_000)
@@ -143,15 +164,17 @@ def load_host_json(
     Raises:
         ConfigurationError: with every problem, each naming its path and value.
     """
-    document: Json = {"version": "2.0"}
+    document: Mapping[str, Json] = {"version": "2.0"}
     if path is not None:
         try:
-            document = read_json_file(path)
+            read = read_json_file(path)
         except JsonFileError as error:
             raise ConfigurationError(f"Unable to parse host configuration file '{path}'. {error}.") from None
         except OSError as error:
             raise ConfigurationError(f"Unable to read host configuration file '{path}'. {error.strerror}.") from None
-        if not isinstance(document, dict):
+        if isinstance(read, dict):
+            document = read
+        else:
             raise ConfigurationError(f"Unable to parse host configuration file '{path}'. It does not hold an object.")
     return parse_host_json(document, environ, path=path, setting=setting)
 
@@ -200,8 +223,8 @@ def _check_version(root: Node, report: Report) -> None:
     value = root.raw("version")
     if value is None:
         report.problems.append(
-            f"host.json: The host.json file is missing the required 'version' property. {_MIGRATE} for steps to migrate "
-            "the configuration file."
+            f"host.json: The host.json file is missing the required 'version' property. {_MIGRATE} for steps to "
+            "migrate the configuration file."
         )
         return
     if value == "2.0":
@@ -212,8 +235,8 @@ def _check_version(root: Node, report: Report) -> None:
         else ""
     )
     report.problems.append(
-        f"host.json: '{value}' is an invalid value for host.json 'version' property. We recommend you set the 'version' "
-        f"property to '2.0'.{remark} {_MIGRATE} for more information on this configuration file."
+        f"host.json: '{value}' is an invalid value for host.json 'version' property. We recommend you set the "
+        f"'version' property to '2.0'.{remark} {_MIGRATE} for more information on this configuration file."
     )
 
 

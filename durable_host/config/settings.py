@@ -1,7 +1,8 @@
 """App settings: the process environment over `local.settings.json`, `%NAME%`, and connections.
 
-Names are compared without case, and `__` in a name means `:`, as in Azure. `local.settings.json` is the command line's: its
-values are exported to the environment unless they are defined there already, so that the app's own `os.environ` sees them.
+Names are compared without case, and `__` in a name means `:`, as in Azure. `local.settings.json` is the command line's:
+its values are exported to the environment unless they are defined there already, so that the app's own `os.environ`
+sees them.
 
 Source: functions-host.md 1.10 to 1.13.
 """
@@ -191,9 +192,9 @@ def _values(section: Json, warnings: list[str]) -> dict[str, str]:
 
 def _connection_strings(section: Json, warnings: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
-    for name, value in _object(section).items():
-        if isinstance(value, dict):
-            value = {key.lower(): each for key, each in value.items()}.get("connectionstring")
+    for name, entry in _object(section).items():
+        folded = {key.lower(): each for key, each in entry.items()} if isinstance(entry, dict) else {}
+        value = folded.get("connectionstring") if folded else entry
         if isinstance(value, str) and name and "=" not in name:
             values[f"ConnectionStrings__{name}"] = value
         else:
