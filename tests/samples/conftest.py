@@ -1,0 +1,32 @@
+"""A sample, copied to a folder of its own so that nothing is left in the repository, and run by a real host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosting import ROOT, HostProcess, source_environment
+
+RunSample = Callable[..., HostProcess]
+
+
+@pytest.fixture
+def run_sample(tmp_path: Path) -> Iterator[RunSample]:
+    """Call it with the sample's name, host arguments and `settings` for the environment."""
+    running: list[HostProcess] = []
+
+    def run(name: str, *arguments: str, settings: dict[str, str] | None = None) -> HostProcess:
+        folder = tmp_path / name
+        if not folder.exists():
+            shutil.copytree(ROOT / "samples" / name, folder, ignore=shutil.ignore_patterns(".durable", "__pycache__"))
+        host = HostProcess(folder, *arguments, environment=source_environment(**(settings or {})))
+        running.append(host)
+        host.start()
+        return host
+
+    yield run
+    for host in running:
+        host.stop()
