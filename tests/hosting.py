@@ -1,4 +1,4 @@
-"""A host as a process of its own, and requests to it. For tests of samples, packaging and faults; standard library only."""
+"""A host as a process of its own, and requests to it, for tests of samples, packaging and faults."""
 
 from __future__ import annotations
 
