@@ -34,9 +34,9 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv $(VENV) || { echo "Creating a virtual environment failed; on Debian and Ubuntu install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 # The stamps make the second run fast: pip runs again only when what is to be installed has changed.
-$(RUN): requirements/run.txt pyproject.toml | $(BIN)/python
+$(RUN): requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	@echo "Installing durable-host and what it runs on"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/run.txt -r requirements/build.txt
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-build-isolation --no-deps --editable .
 	@touch $@
 
@@ -85,7 +85,8 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(RUN)
 	@$(BIN)/python -m pip install $(PIP_FLAGS) uv
-	@$(LOCK) --group build pyproject.toml --output-file requirements/run.txt
+	@$(LOCK) pyproject.toml --output-file requirements/run.txt
+	@$(LOCK) --group pyproject.toml:build --output-file requirements/build.txt
 	@$(LOCK) --group dev pyproject.toml --output-file requirements/dev.txt
 
 clean:
