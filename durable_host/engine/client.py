@@ -237,9 +237,7 @@ class TaskHubClient:
 
     async def get(self, instance_id: str, *, with_payloads: bool = True) -> InstanceState | None:
         """The instance's state, or None."""
-        return await self._retry(
-            lambda: self.store.get_instance(InstanceId(instance_id), with_payloads=with_payloads)
-        )
+        return await self._retry(lambda: self.store.get_instance(InstanceId(instance_id), with_payloads=with_payloads))
 
     async def require(self, instance_id: str, *, with_payloads: bool = True) -> InstanceState:
         """The instance's state; raises InstanceNotFoundError."""
@@ -275,7 +273,7 @@ class TaskHubClient:
         return await self._wait(instance_id, lambda state: state.status is not RuntimeStatus.PENDING, timeout, "start")
 
     async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> InstanceState:
-        """The state as soon as the instance has ended. Raises WaitTimeoutError; InstanceNotFoundError if it is purged."""
+        """The state once the instance has ended. Raises WaitTimeoutError, or InstanceNotFoundError after a purge."""
         return await self._wait(instance_id, lambda state: state.status.is_terminal, timeout, "end")
 
     async def result(self, instance_id: str, type: Any = Any, *, timeout: timedelta | None = None) -> Any:
@@ -340,9 +338,7 @@ class TaskHubClient:
         message = Message(
             id=MessageId(message_id or self._environment.ids.new_id()), target=target, event=event, deliveries=0
         )
-        await self._retry(
-            lambda: self.store.send([message], transaction=connection), repeat=connection is None
-        )
+        await self._retry(lambda: self.store.send([message], transaction=connection), repeat=connection is None)
 
     async def _wait(
         self,

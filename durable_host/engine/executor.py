@@ -87,6 +87,13 @@ class OrchestrationExecutor(Protocol):
         """Run one episode."""
         ...
 
+    async def unmatched(self, instance_id: InstanceId, events: Sequence[HistoryEvent]) -> Sequence[int]:
+        """Indexes of requests in a history that replaying it does not ask for, and of their answers.
+
+        A rewind takes failures out of a history; what the orchestrator did because of them goes, too.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityResult:

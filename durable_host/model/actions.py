@@ -36,7 +36,7 @@ class ScheduleActivity(msgspec.Struct, frozen=True):
 
 
 class CreateTimer(msgspec.Struct, frozen=True):
-    """Wake me at `fire_at` (aware, UTC); at most 6 days after the episode's start, longer timers are chains of these."""
+    """Wake me at `fire_at` (aware, UTC), at most 6 days from the episode; longer timers are chains of these."""
 
     id: int
     fire_at: datetime

@@ -76,6 +76,7 @@ class ExecutionStarted(_Event, frozen=True, kw_only=True, omit_defaults=True, ta
         detached: nobody waits: no reply goes to the parent.
         seen: ids of external messages that the previous execution took shortly before it continued as new; a second
             delivery of one of these is still recognised.
+        starts, custom_status: what a continued execution inherits for its projection; None for other starts.
     """
 
     instance_id: InstanceId
@@ -93,6 +94,8 @@ class ExecutionStarted(_Event, frozen=True, kw_only=True, omit_defaults=True, ta
     restarted_from: InstanceId | None = None
     detached: bool = False
     seen: tuple[MessageId, ...] = ()
+    starts: int | None = None
+    custom_status: str | None = None
 
 
 class ExecutionCompleted(_Event, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -272,9 +275,7 @@ HistoryEvent = (
 )
 """Any event."""
 
-Reply = (
-    TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed | TimerFired
-)
+Reply = TaskCompleted | TaskFailed | SubOrchestrationInstanceCompleted | SubOrchestrationInstanceFailed | TimerFired
 """Events that answer a scheduled request; `task_id` says which, `dispatch_id` proves it."""
 
 

@@ -8,7 +8,7 @@ __all__ = ["TERMINAL", "RuntimeStatus"]
 
 
 class RuntimeStatus(Enum):
-    """Where an instance stands. Values are the names on the wire; `ContinuedAsNew` and `Canceled` are read, never written."""
+    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are read, never written."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -25,6 +25,4 @@ class RuntimeStatus(Enum):
         return self in TERMINAL
 
 
-TERMINAL = frozenset(
-    {RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED, RuntimeStatus.CANCELED}
-)
+TERMINAL = frozenset({RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED, RuntimeStatus.CANCELED})

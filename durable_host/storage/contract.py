@@ -30,12 +30,12 @@ asks which provider it has. The numbered promises below are tested, one by one, 
     unless `force`; says how many.
 12. *Queries* are stable under paging; the cursor is opaque text. A cursor that cannot be read raises `ValueError`.
 13. `visible_at` of a timer is at most 6 days ahead. Starts and signals may be years ahead.
-14. *Hand-over*: what `commit`, `complete_activities`, `create_instance` and `send` insert or make eligible may be locked
-    at once for a lock call of the same store object that is waiting with free slots; it is locked as if fetched,
+14. *Hand-over*: what `commit`, `complete_activities`, `create_instance` and `send` insert or make eligible may be
+    locked at once for a lock call of the same store object that is waiting with free slots; it is locked as if fetched,
     delivered before anything else, to one lock call only. Closing releases what was not fetched.
 15. *Deferred* messages come back after `min(2^deliveries, 600)` seconds.
 16. *Amended* events stand at their index when history is next read; all others, and the length, are as before.
-17. *Completed* activities leave with the checkpoint that records their results. On `LEASE_LOST` they stay, still locked.
+17. *Completed* activities leave with the checkpoint that records their results; on `LEASE_LOST` they stay locked.
 18. *Quarantine* keeps history and inbox; nothing makes the instance eligible but `release_quarantined`. Its status is
     Failed with the reason until then; afterwards what it was before.
 19. *A caller's transaction* decides alone whether a start or a send happened. A store without
@@ -366,8 +366,8 @@ class TaskHubStore(ABC):
     ) -> InstanceState | None:
         """The instance's projection as soon as it differs from `after` in version, revision or status.
 
-        Returns at the latest when `timeout` is over, with whatever stands then. Stores with notifications override this;
-        the default polls with back-off.
+        Returns at the latest when `timeout` is over, with whatever stands then. Stores with notifications override
+        this; the default polls with back-off.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout.total_seconds()

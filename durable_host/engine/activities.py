@@ -1,0 +1,182 @@
+"""The dispatcher of activities: locked tasks in, results out.
+
+A result goes straight into its instance's next episode when this worker holds the instance (folding); else the store
+gets it. A task that no executor here knows goes back with growing delay: another version of the app may know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from durable_host.engine.committer import GroupCommit
+from durable_host.engine.executor import ActivityExecutor, ActivityResult
+from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.settings import EngineSettings
+from durable_host.environment import Clock
+from durable_host.errors import StoreError
+from durable_host.model.failure import Failure
+from durable_host.model.history import HistoryEvent, TaskCompleted, TaskFailed
+from durable_host.model.ids import MessageId
+from durable_host.model.messages import ActivityTask, Message
+from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, TaskHubStore
+from durable_host.telemetry.metrics import Metrics
+
+__all__ = ["ActivityDispatcher", "reply_of"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_BACK_OFF = 600
+
+
+class ActivityDispatcher:
+    """Runs locked activities, several at once.
+
+    Args:
+        fold: offers a result to the instance; False: it is not held here.
+        completions: writes results that are not folded.
+        group: owner of the tasks.
+    """
+
+    def __init__(
+        self,
+        store: TaskHubStore,
+        executor: ActivityExecutor,
+        *,
+        fold: Callable[[ActivityCompletion], bool],
+        completions: GroupCommit[ActivityCompletion],
+        leases: LeaseKeeper,
+        settings: EngineSettings,
+        clock: Clock,
+        metrics: Metrics,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._fold = fold
+        self._completions = completions
+        self._leases = leases
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._group = group
+        self._running: dict[asyncio.Task[None], ActivityWorkItem] = {}
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.on_room: Callable[[], None] = lambda: None
+
+    def room(self) -> int:
+        """How many activities may be locked now."""
+        return 0 if self._draining else self._settings.max_concurrent_activities - len(self._running)
+
+    def deliver(self, item: ActivityWorkItem) -> None:
+        """Take a locked task."""
+        self._leases.hold(item.lease)
+        task = self._group.create_task(self._run(item))
+        self._running[task] = item
+        self._quiet.clear()
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if not self._running:
+            self._quiet.set()
+        self.on_room()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an activity runs."""
+        return bool(self._running)
+
+    async def drain(self) -> None:
+        """Take nothing new; returns when nothing runs."""
+        self._draining = True
+        await self._quiet.wait()
+
+    async def cancel_all(self) -> None:
+        """Cancel what runs and give it back: another worker runs it again."""
+        self._draining = True
+        items = list(self._running.values())
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        leases = [self._leases.current(item.lease) for item in items]
+        for item in items:
+            self._leases.release(item.lease)
+        if leases:
+            try:
+                await self._store.abandon(leases, delay=timedelta(0))
+            except StoreError as error:
+                logger.debug("activities could not be given back; their leases will run out: %s", error)
+
+    async def _run(self, item: ActivityWorkItem) -> None:
+        task = item.task
+        if not self._executor.handles(task.name):
+            await self._give_back(item)
+            return
+        try:
+            result = await self._executor.execute(task)
+        except Exception as error:  # ours: an executor turns users' errors into results
+            logger.exception("activity %s failed in durable_host itself", task.name, extra={"event": "activity_broken"})
+            result = ActivityResult(failure=Failure(type=type(error).__name__, message=str(error)))
+        self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
+        completion = ActivityCompletion(lease=item.lease, reply=reply_of(task, result, self._clock))
+        if not self._fold(completion):
+            await self.complete(completion)
+
+    async def complete(self, completion: ActivityCompletion) -> None:
+        """Give a result to the store."""
+        lease = self._leases.current(completion.lease)
+        try:
+            await self._completions.put(ActivityCompletion(lease=lease, reply=completion.reply))
+        except StoreError as error:
+            # Its effect is unknown. If it had none the lease runs out and the activity runs again.
+            logger.warning("a result was not confirmed: %s", error, extra={"event": "completion_failed"})
+            self._metrics.count("store_errors")
+        finally:
+            self._leases.release(completion.lease)
+
+    async def _give_back(self, item: ActivityWorkItem) -> None:
+        self._metrics.count("activities_handed_back", 1, name=item.task.name)
+        logger.warning(
+            "an activity waits: this host does not have %r (asked for by instance %s)",
+            item.task.name,
+            item.task.instance_id,
+            extra={"event": "activity_unknown", "activity": item.task.name, "instance": item.task.instance_id},
+        )
+        delay = timedelta(seconds=min(2 ** min(max(item.deliveries, 1), 30), _MAX_BACK_OFF))
+        lease = self._leases.current(item.lease)
+        self._leases.release(item.lease)
+        try:
+            await self._store.abandon([lease], delay=delay)
+        except StoreError as error:
+            logger.debug("an activity could not be given back; its lease will run out: %s", error)
+
+
+def reply_of(task: ActivityTask, result: ActivityResult, clock: Clock) -> Message:
+    """The message that answers an activity request. Its id derives from the request: a second run sends a duplicate."""
+    now = clock.now()
+    event: HistoryEvent
+    if result.failure is None:
+        event = TaskCompleted(timestamp=now, task_id=task.task_id, result=result.result, dispatch_id=task.dispatch_id)
+    else:
+        failure = result.failure
+        event = TaskFailed(
+            timestamp=now,
+            task_id=task.task_id,
+            reason=f"Activity function '{task.name}' failed: {failure.short_type}: {failure.message}",
+            details=failure.stack,
+            failure=failure,
+            dispatch_id=task.dispatch_id,
+        )
+    return Message(
+        id=MessageId(f"{task.dispatch_id}:r"),
+        target=task.instance_id,
+        event=event,
+        execution_id=task.execution_id,
+        deliveries=0,
+    )

@@ -1,0 +1,401 @@
+"""From an inbox to a checkpoint: the pure core driven over one executor.
+
+No store call but the rare look at a projection that history cannot answer; nothing is committed here. The dispatcher
+owns leases, slots and commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from durable_host.engine.admit import Admission, Dropped, admit
+from durable_host.engine.decide import Rules, begin_generation, decide, reply_to_parent
+from durable_host.engine.executor import Episode, EpisodeResult, ExecutorSession, OrchestrationExecutor
+from durable_host.engine.index import HistoryIndex
+from durable_host.engine.project import project, rewound
+from durable_host.engine.rewind import amend, plan_rewind, rewind_children
+from durable_host.environment import Clock
+from durable_host.model.history import (
+    ExecutionCompleted,
+    ExecutionRewound,
+    ExecutionStarted,
+    ExecutionTerminated,
+    GenericEvent,
+    HistoryEvent,
+    OrchestratorCompleted,
+    OrchestratorStarted,
+    SubOrchestrationInstanceFailed,
+)
+from durable_host.model.ids import InstanceId, MessageId
+from durable_host.model.instance import HistoryVersion, InstanceState
+from durable_host.model.messages import ActivityTask, Message
+from durable_host.model.status import RuntimeStatus
+from durable_host.storage.contract import TaskHubStore
+
+__all__ = ["Advance", "Episodes", "Position"]
+
+_MAX_GENERATIONS = 100
+"""Continue-as-new without waiting for anything: so many times in one checkpoint, then the store gets a turn."""
+
+
+@dataclass(slots=True)
+class Position:
+    """Where an instance stands for this worker: committed history in summary, its projection, the executor's session.
+
+    `history` is what was loaded; it is not kept beyond the first episode.
+    """
+
+    instance_id: InstanceId
+    version: HistoryVersion | None
+    index: HistoryIndex
+    state: InstanceState | None
+    session: ExecutorSession | None = None
+    history: Sequence[HistoryEvent] | None = None
+
+
+@dataclass(slots=True)
+class Advance:
+    """What one step of an instance changes: the parts of a checkpoint, and the position after it is committed."""
+
+    admission: Admission
+    events: list[HistoryEvent] = field(default_factory=list)
+    amended: list[tuple[int, HistoryEvent]] = field(default_factory=list)
+    activities: list[ActivityTask] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    state: InstanceState | None = None
+    replaced: bool = False
+    session: ExecutorSession | None = None
+    ran: bool = False
+    rebuilt: HistoryIndex | None = None
+
+    def after(self, position: Position) -> Position:
+        """The position once the checkpoint is committed; `position` is used up."""
+        if self.rebuilt is not None:
+            index = self.rebuilt
+        elif self.replaced:
+            index = HistoryIndex(self.events)
+        else:
+            index = position.index
+            index.extend(self.events)
+        return Position(
+            instance_id=position.instance_id,
+            version=self.state.version if self.state is not None else position.version,
+            index=index,
+            state=self.state if self.state is not None else position.state,
+            session=self.session if self.ran else position.session,
+        )
+
+
+class Episodes:
+    """Runs steps of instances.
+
+    Args:
+        executor: runs orchestrators.
+        rules: limits, and which functions exist.
+        atomic: the store commits all or nothing; else projections are rewritten whenever redelivery gives a chance.
+    """
+
+    def __init__(
+        self,
+        store: TaskHubStore,
+        executor: OrchestrationExecutor,
+        rules: Rules,
+        clock: Clock,
+        *,
+        max_deferrals: int,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._rules = rules
+        self._clock = clock
+        self._atomic = store.traits.atomic_commit
+        self._max_deferrals = max_deferrals
+
+    async def load(
+        self, instance_id: InstanceId, version: HistoryVersion | None, history: Sequence[HistoryEvent]
+    ) -> Position:
+        """The position that a loaded history stands for."""
+        index = HistoryIndex(history)
+        state: InstanceState | None = None
+        if index.started is not None and version is not None:
+            state = project(None, history, version=version, custom_status=index.started.custom_status)
+        return Position(instance_id, version, index, state, history=history)
+
+    async def advance(self, position: Position, inbox: Sequence[Message]) -> Advance:
+        """Judge the inbox and run an episode if it, or an unfinished one, asks for it."""
+        index = position.index
+        admission = admit(index, inbox, max_deferrals=self._max_deferrals)
+        if index.started is None and (admission.start is None or position.version is not None):
+            ended = await self._without_history(position, inbox, admission)
+            if ended is not None:
+                return ended
+        advance = Advance(admission)
+        now = self._now(index)
+        self._answer_refused(advance, now)
+        if admission.repeat is not None:
+            self._repeat_reply(position, advance, now)
+        if admission.rewind is not None:
+            await self._rewind(position, advance, *admission.rewind, now=now)
+        elif admission.new or (index.unfinished and index.completed is None):
+            await self._run(position, advance, now)
+        elif not self._atomic and position.state is not None and index.started is not None:
+            await self._repair(position, advance)
+        return advance
+
+    def _now(self, index: HistoryIndex) -> datetime:
+        # Time within a history never steps back, whatever the clock does.
+        now = self._clock.now()
+        return now if index.last_at is None or now > index.last_at else index.last_at
+
+    async def _run(self, position: Position, advance: Advance, now: datetime) -> None:
+        admission = advance.admission
+        index, state, session = position.index, position.state, position.session
+        past: Sequence[HistoryEvent] = position.history or ()
+        generation = position.version.generation if position.version is not None else 0
+        if admission.start is not None:
+            if admission.replaced and index.started is not None:
+                self._answer_replaced(index.started, advance, now)
+            if session is not None:
+                session.close()
+                session = None
+            index, state, past = HistoryIndex(), None, ()
+            if position.version is not None:
+                generation += 1
+                advance.replaced = True
+        started = admission.start or index.started
+        assert started is not None
+        new: list[HistoryEvent] = [OrchestratorStarted(timestamp=now), *admission.new]
+        await self._drive(
+            advance,
+            index,
+            state,
+            Episode(position.instance_id, started.execution_id, past, new, session),
+            started,
+            generation,
+            now,
+        )
+
+    async def _drive(
+        self,
+        advance: Advance,
+        index: HistoryIndex,
+        state: InstanceState | None,
+        episode: Episode,
+        started: ExecutionStarted,
+        generation: int,
+        now: datetime,
+    ) -> None:
+        """Run an episode, and those of the generations that follow while it continues as new without waiting."""
+        custom_status = state.custom_status if state is not None else started.custom_status
+        close = True
+        for turn in range(_MAX_GENERATIONS + 1):
+            if turn == _MAX_GENERATIONS:
+                events = self._pause(advance, started, episode.new, now)
+                session = None
+                break
+            result = await self._executor.execute(episode)
+            session = result.session
+            custom_status = result.custom_status if result.custom_status is not None else custom_status
+            new = episode.new
+            decision = decide(
+                index, started, new, result.actions, self._rules, now=now, length=index.length + len(new), close=close
+            )
+            advance.activities += decision.activities
+            advance.messages += decision.messages
+            if session is not None and (decision.next is not None or decision.failed_limit):
+                session.close()
+                session = None
+            if decision.next is None:
+                events = [*new, *decision.events]
+                break
+            fresh = begin_generation(index, started, new, decision.next, now=now, custom_status=custom_status)
+            started = next(event for event in fresh if isinstance(event, ExecutionStarted))
+            index, state, close = HistoryIndex(), None, False
+            generation += 1
+            advance.replaced = True
+            episode = Episode(episode.instance_id, started.execution_id, (), fresh, None)
+        version = HistoryVersion(generation, index.length + len(events))
+        advance.events = events
+        advance.state = project(state, events, version=version, custom_status=custom_status)
+        advance.session = session
+        advance.ran = True
+
+    def _pause(
+        self, advance: Advance, started: ExecutionStarted, new: Sequence[HistoryEvent], now: datetime
+    ) -> list[HistoryEvent]:
+        """Leave the newest generation for the next lock: it is unfinished, and a message to itself wakes it."""
+        advance.messages.append(
+            Message(
+                id=MessageId(f"{started.execution_id}:continue"),
+                target=started.instance_id,
+                event=GenericEvent(timestamp=now, data="continue"),
+                execution_id=started.execution_id,
+                deliveries=0,
+            )
+        )
+        return [event for event in new if not isinstance(event, OrchestratorCompleted)]
+
+    async def _rewind(
+        self, position: Position, advance: Advance, request: Message, event: ExecutionRewound, *, now: datetime
+    ) -> None:
+        index = position.index
+        history = position.history
+        if history is None:
+            history = await self._store.get_history(position.instance_id) or ()
+        assert index.started is not None and position.state is not None and position.version is not None
+        plan = plan_rewind(history)
+        present = list(history)
+        for at, each in amend(history, plan.removed):
+            present[at] = each
+        orphans = await self._executor.unmatched(position.instance_id, present)
+        advance.amended = amend(history, plan.removed | frozenset(orphans))
+        present = list(history)
+        for at, each in advance.amended:
+            present[at] = each
+        kept = HistoryIndex(present)
+        if plan.children:
+            # The parent waits for its children's next replies; it gets no episode of its own.
+            advance.messages += rewind_children(index.started, plan, request, event, history)
+            custom_status = position.state.custom_status
+            advance.state = replace(
+                rewound(position.state, (), custom_status=custom_status), version=position.version, updated_at=now
+            )
+            advance.rebuilt = kept
+            return
+        marker = GenericEvent(timestamp=event.timestamp, data=event.reason, message_id=request.id)
+        new: list[HistoryEvent] = [OrchestratorStarted(timestamp=now), marker]
+        episode = Episode(position.instance_id, index.started.execution_id, present, new, None)
+        state = rewound(position.state, [marker], custom_status=index.started.custom_status)
+        await self._drive(advance, kept, state, episode, index.started, position.version.generation, now)
+        if advance.replaced:
+            advance.amended = []  # the failed execution's history is gone altogether
+        else:
+            kept.extend(advance.events)
+            advance.rebuilt = kept
+
+    async def _repair(self, position: Position, advance: Advance) -> None:
+        """Rewrite the projection: a crash may have struck between history and row, and only redelivery tells."""
+        assert position.state is not None
+        custom_status = position.state.custom_status
+        if position.history is not None and position.index.started is not None:
+            result: EpisodeResult = await self._executor.execute(
+                Episode(position.instance_id, position.index.started.execution_id, position.history, (), None)
+            )
+            if result.session is not None:
+                result.session.close()
+            custom_status = result.custom_status if result.custom_status is not None else custom_status
+        advance.state = replace(position.state, custom_status=custom_status)
+
+    def _answer_refused(self, advance: Advance, now: datetime) -> None:
+        for refusal in advance.admission.refusals:
+            advance.messages.append(
+                Message(
+                    id=MessageId(f"{refusal.message.id}:refused"),
+                    target=refusal.parent.instance_id,
+                    event=SubOrchestrationInstanceFailed(
+                        timestamp=now,
+                        task_id=refusal.parent.task_id,
+                        reason=refusal.reason,
+                        dispatch_id=refusal.parent.dispatch_id,
+                    ),
+                    execution_id=refusal.parent.execution_id,
+                    deliveries=0,
+                )
+            )
+
+    def _answer_replaced(self, started: ExecutionStarted, advance: Advance, now: datetime) -> None:
+        if started.parent is None or started.detached:
+            return
+        reason = f"Instance {started.instance_id!r} was replaced by another start before it ended."
+        advance.messages.append(
+            reply_to_parent(
+                started.parent,
+                started.instance_id,
+                RuntimeStatus.TERMINATED,
+                reason,
+                None,
+                now=now,
+                mark="replaced",
+            )
+        )
+
+    def _repeat_reply(self, position: Position, advance: Advance, now: datetime) -> None:
+        assert advance.admission.repeat is not None and position.index.completed is not None
+        message, parent = advance.admission.repeat
+        end: ExecutionCompleted = position.index.completed
+        advance.messages.append(
+            reply_to_parent(
+                parent, position.instance_id, end.status, end.result, end.failure, now=now, mark=f"again.{message.id}"
+            )
+        )
+
+    async def _without_history(
+        self, position: Position, inbox: Sequence[Message], admission: Admission
+    ) -> Advance | None:
+        """An instance without history: it may be waiting for its time, may have been ended before it, or not exist."""
+        state = await self._store.get_instance(position.instance_id)
+        start = admission.start
+        if start is not None:
+            if (
+                state is None
+                or state.status is not RuntimeStatus.TERMINATED
+                or state.execution_id != start.execution_id
+            ):
+                return None
+            # It was terminated while pending; the start that comes now has nothing to start.
+            return Advance(_nothing(admission, inbox))
+        if state is None:
+            if self._atomic:
+                return Advance(_nothing(admission, inbox, "no instance has this id"))
+            return None
+        if state.status is not RuntimeStatus.PENDING:
+            return Advance(_nothing(admission, inbox)) if state.status.is_terminal else None
+        now = self._clock.now()
+        for message in inbox:
+            if isinstance(message.event, ExecutionTerminated):
+                return self._end_pending(state, message.event, admission, inbox, now)
+        if state.scheduled_at is None or state.scheduled_at <= now:
+            return None
+        # It starts later: what has come before is sent again for that time.
+        later = Advance(_nothing(admission, inbox))
+        due = state.scheduled_at + timedelta(milliseconds=1)
+        # The id changes, since the store keeps one message of an id and this one leaves the inbox; it changes the same
+        # way for a repeated send.
+        later.messages = [
+            replace(message, id=_later(message.id), visible_at=due, deliveries=0)
+            for message in inbox
+            if message.execution_id is None
+        ]
+        return later
+
+    def _end_pending(
+        self,
+        state: InstanceState,
+        event: ExecutionTerminated,
+        admission: Admission,
+        inbox: Sequence[Message],
+        now: datetime,
+    ) -> Advance:
+        ended = Advance(_nothing(admission, inbox))
+        ended.state = replace(
+            state,
+            status=RuntimeStatus.TERMINATED,
+            output=event.reason,
+            completed_at=now,
+            updated_at=now,
+            version=state.version if state.version is not None else HistoryVersion(0, 0),
+        )
+        return ended
+
+
+def _later(id: MessageId) -> MessageId:
+    return id if id.endswith(":later") else MessageId(f"{id}:later")
+
+
+def _nothing(admission: Admission, inbox: Sequence[Message], why: str | None = None) -> Admission:
+    dropped = [Dropped(message, why) for message in inbox] if why is not None else []
+    return Admission(consumed=[message.id for message in inbox], dropped=[*admission.dropped, *dropped])

@@ -1,0 +1,488 @@
+"""The dispatcher of episodes: locked instances in, checkpoints out.
+
+An instance that is locked is *held* until its lease ends. While activities that it has just asked for run on this
+worker the lease outlives the checkpoint (`Checkpoint.hold`): their results come back through `fold`, join the next
+episode and leave with its checkpoint, and messages that arrive meanwhile are delivered to the holder. An instance
+that nothing happens to for `hold_idle` is let go.
+
+What fails here is never the user's fault: an orchestrator that raises is an ordinary outcome. An episode that fails in
+our own code is given back, later and later, and ends in quarantine; one whose checkpoint could not be written is
+forgotten, since its effect is unknown, and redelivery sorts it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from durable_host.engine.committer import GroupCommit
+from durable_host.engine.episode import Advance, Episodes, Position
+from durable_host.engine.executor import OrchestrationExecutor
+from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.sessions import CachedInstance, SessionCache
+from durable_host.engine.settings import EngineSettings
+from durable_host.errors import StoreError
+from durable_host.model.history import ExecutionStarted, TaskCompleted, TaskFailed
+from durable_host.model.ids import InstanceId
+from durable_host.model.messages import Message
+from durable_host.storage.contract import (
+    ActivityCompletion,
+    Checkpoint,
+    CommitOutcome,
+    Lease,
+    OrchestrationWorkItem,
+    TaskHubStore,
+)
+from durable_host.telemetry.metrics import Metrics
+
+__all__ = ["OrchestrationDispatcher"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_BACK_OFF = 600
+
+
+class _Held:
+    """An instance whose lease this worker has."""
+
+    __slots__ = ("instance_id", "item", "lease", "lost", "messages", "parked_at", "position", "results", "running")
+
+    def __init__(self, item: OrchestrationWorkItem) -> None:
+        self.instance_id = item.instance_id
+        self.lease = item.lease
+        self.item: OrchestrationWorkItem | None = item
+        self.position: Position | None = None
+        self.messages: list[Message] = list(item.inbox)
+        self.results: list[ActivityCompletion] = []
+        self.running = False
+        self.lost = False
+        self.parked_at = 0.0
+
+
+class OrchestrationDispatcher:
+    """Processes locked instances, each one by one, several at once.
+
+    Args:
+        complete: how an activity's result gets home when it cannot be folded.
+        group: owner of the tasks.
+    """
+
+    def __init__(
+        self,
+        store: TaskHubStore,
+        executor: OrchestrationExecutor,
+        episodes: Episodes,
+        *,
+        commits: GroupCommit[Checkpoint],
+        complete: Callable[[ActivityCompletion], Awaitable[None]],
+        leases: LeaseKeeper,
+        cache: SessionCache,
+        settings: EngineSettings,
+        metrics: Metrics,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._episodes = episodes
+        self._commits = commits
+        self._complete = complete
+        self._leases = leases
+        self._cache = cache
+        self._settings = settings
+        self._metrics = metrics
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[InstanceId, _Held] = {}
+        self._ready: deque[_Held] = deque()
+        self._parked: dict[InstanceId, _Held] = {}
+        self._active = 0
+        self._sweeping = False
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.on_room: Callable[[], None] = lambda: None
+
+    # What the pump and the activity dispatcher call.
+
+    def room(self) -> int:
+        """How many instances may be locked now."""
+        if self._draining:
+            return 0
+        return self._settings.max_concurrent_orchestrations - self._active - len(self._ready)
+
+    def deliver(self, item: OrchestrationWorkItem) -> None:
+        """Take a locked instance, or further messages for one that is held."""
+        held = self._held.get(item.instance_id)
+        if held is not None and item.history is None and held.lease.key == item.lease.key and not held.lost:
+            held.messages += item.inbox
+        else:
+            if held is not None:  # a lease of ours ran out unnoticed; the store has the last word
+                self._forget(held)
+            held = _Held(item)
+            self._held[item.instance_id] = held
+            self._leases.hold(item.lease)
+        self._wake(held)
+
+    def fold(self, completion: ActivityCompletion) -> bool:
+        """Take an activity's result into the instance's next episode; False: the instance is not held here."""
+        held = self._held.get(completion.reply.target)
+        if held is None or held.lost:
+            return False
+        held.results.append(completion)
+        self._wake(held)
+        return True
+
+    def lost(self, key: str) -> None:
+        """The lease with this key is gone."""
+        held = self._held.get(InstanceId(key))
+        if held is None:
+            return
+        held.lost = True
+        if not held.running:
+            self._forget(held)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an instance is being processed or waits for a slot."""
+        return bool(self._active or self._ready)
+
+    # Draining.
+
+    async def drain(self) -> None:
+        """Take nothing new; returns when nothing runs and nothing is held."""
+        self._draining = True
+        await self._release(list(self._parked.values()))
+        while self._active or self._ready:
+            self._quiet.clear()
+            await self._quiet.wait()
+            await self._release(list(self._parked.values()))
+
+    async def abandon_all(self) -> None:
+        """Give back everything that is held, finished or not."""
+        self._draining = True
+        await self._release(list(self._held.values()))
+
+    # Inside.
+
+    def _wake(self, held: _Held) -> None:
+        self._parked.pop(held.instance_id, None)
+        if held.running:
+            return
+        held.running = True
+        if self._active < self._settings.max_concurrent_orchestrations:
+            self._begin(held)
+        else:
+            self._ready.append(held)
+
+    def _begin(self, held: _Held) -> None:
+        self._active += 1
+        self._quiet.clear()
+        self._group.create_task(self._process(held))
+
+    async def _process(self, held: _Held) -> None:
+        try:
+            while (held.messages or held.results) and await self._step(held):
+                pass
+        except Exception:  # nothing may end the worker; the lease runs out and the work comes again
+            logger.exception(
+                "processing %s failed",
+                held.instance_id,
+                extra={"event": "process_failed", "instance": held.instance_id},
+            )
+            self._forget(held)
+        finally:
+            self._active -= 1
+            held.running = False
+            if self._ready and self._active < self._settings.max_concurrent_orchestrations:
+                self._begin(self._ready.popleft())
+            elif not self._active:
+                self._quiet.set()
+            self.on_room()
+
+    async def _step(self, held: _Held) -> bool:
+        """One checkpoint. False: the instance is not held any more, or waits parked."""
+        messages, results = held.messages, held.results
+        held.messages, held.results = [], []
+        inbox = [*messages, *(result.reply for result in results)]
+        if held.lost:
+            await self._send_home(results)
+            self._forget(held)
+            return False
+        try:
+            position = await self._position(held, inbox)
+            if position is None:
+                await self._give_back_unknown(held, inbox, results)
+                return False
+            advance = await self._episodes.advance(position, inbox)
+        except StoreError as error:
+            await self._drop(held, results, error)
+            return False
+        except Exception as error:
+            await self._failed(held, inbox, results, error)
+            return False
+        self._report(held, advance)
+        checkpoint = self._checkpoint(held, position, advance, results)
+        late = self._not_folded(advance, results)
+        try:
+            outcome = await self._commits.put(checkpoint)
+        except StoreError as error:
+            _close(advance)
+            await self._drop(held, results, error)
+            return False
+        if outcome is CommitOutcome.LEASE_LOST:
+            self._metrics.count("checkpoints_lost")
+            _close(advance)
+            self._forget(held)
+            await self._send_home(results)
+            return False
+        for lease in checkpoint.completed:
+            self._leases.release(lease)
+        if late:
+            await self._send_home(late)
+        return await self._settle(held, advance.after(position), hold=checkpoint.hold)
+
+    async def _settle(self, held: _Held, position: Position, *, hold: bool) -> bool:
+        """After a commit: keep the instance, cache it, or forget it."""
+        held.position = position
+        if hold:
+            if held.messages or held.results:
+                return True
+            self._park(held)
+            return False
+        self._held.pop(held.instance_id, None)
+        self._leases.release(held.lease)
+        ended = position.index.completed is not None or position.index.started is None
+        if ended or position.version is None or position.state is None:
+            if position.session is not None:
+                position.session.close()
+        else:
+            self._cache.put(
+                held.instance_id, CachedInstance(position.version, position.index, position.state, position.session)
+            )
+        # Messages that came under the lease that has ended are still in the store and come again.
+        await self._send_home(held.results)
+        return False
+
+    async def _position(self, held: _Held, inbox: Sequence[Message]) -> Position | None:
+        """Where the instance stands; None: no executor here knows its orchestrator."""
+        position = held.position
+        if position is None:
+            item = held.item
+            assert item is not None
+            position = await self._load(item)
+            held.item = None
+            held.position = position
+        name, version = _orchestrator(position, inbox)
+        if name is not None and not self._executor.handles(name, version):
+            return None
+        return position
+
+    async def _load(self, item: OrchestrationWorkItem) -> Position:
+        history = item.history
+        cached = self._cache.take(item.instance_id)
+        if cached is not None:
+            if cached.version == item.version and history is None:
+                return Position(item.instance_id, cached.version, cached.index, cached.state, cached.session)
+            cached.close()
+        if history is None:
+            # What the store was told we hold has been evicted since. The lease keeps history where it is.
+            history = await self._store.get_history(item.instance_id) or ()
+        return await self._episodes.load(item.instance_id, item.version, history)
+
+    def _checkpoint(
+        self, held: _Held, position: Position, advance: Advance, results: Sequence[ActivityCompletion]
+    ) -> Checkpoint:
+        admission = advance.admission
+        folded = {result.reply.id for result in results}
+        late = set(admission.deferred)
+        ends = advance.state is not None and advance.state.status.is_terminal
+        answered = sum(1 for event in advance.events if isinstance(event, TaskCompleted | TaskFailed))
+        open_before = 0 if advance.replaced else position.index.open_activities
+        waits = open_before - answered + len(advance.activities) > 0
+        return Checkpoint(
+            lease=self._leases.current(held.lease),
+            base=position.version,
+            state=advance.state,
+            events=advance.events,
+            amended=advance.amended,
+            activities=advance.activities,
+            messages=advance.messages,
+            consumed=[id for id in admission.consumed if id not in folded] if folded else admission.consumed,
+            deferred=[id for id in admission.deferred if id not in folded] if folded else admission.deferred,
+            completed=[self._leases.current(each.lease) for each in results if each.reply.id not in late],
+            hold=waits and not ends and not self._draining,
+        )
+
+    def _not_folded(self, advance: Advance, results: Sequence[ActivityCompletion]) -> list[ActivityCompletion]:
+        late = set(advance.admission.deferred)
+        return [result for result in results if result.reply.id in late] if late else []
+
+    def _report(self, held: _Held, advance: Advance) -> None:
+        self._metrics.count("episodes", 1 if advance.ran else 0)
+        for dropped in advance.admission.dropped:
+            self._metrics.count("messages_dropped")
+            logger.warning(
+                "message %s to %s was dropped: %s",
+                dropped.message.id,
+                held.instance_id,
+                dropped.why,
+                extra={"event": "message_dropped", "instance": held.instance_id},
+            )
+
+    # When something goes wrong.
+
+    async def _give_back_unknown(
+        self, held: _Held, inbox: Sequence[Message], results: Sequence[ActivityCompletion]
+    ) -> None:
+        deliveries = max((message.deliveries for message in inbox), default=1)
+        self._metrics.count("orchestrations_handed_back")
+        name = _orchestrator(held.position, inbox)[0] if held.position is not None else None
+        logger.warning(
+            "instance %s waits: this host does not have the orchestrator %r",
+            held.instance_id,
+            name,
+            extra={"event": "orchestrator_unknown", "instance": held.instance_id},
+        )
+        await self._send_home(results)
+        await self._abandon(held, _back_off(deliveries))
+
+    async def _failed(
+        self, held: _Held, inbox: Sequence[Message], results: Sequence[ActivityCompletion], error: Exception
+    ) -> None:
+        """An episode failed in our own code."""
+        deliveries = max((message.deliveries for message in inbox), default=1)
+        self._metrics.count("episodes_failed")
+        logger.error(
+            "an episode of %s failed in durable_host itself (delivery %d of %d): %s",
+            held.instance_id,
+            deliveries,
+            self._settings.max_episode_failures,
+            error,
+            exc_info=error,
+            extra={"event": "episode_failed", "instance": held.instance_id},
+        )
+        await self._send_home(results)
+        if deliveries < self._settings.max_episode_failures:
+            await self._abandon(held, _back_off(deliveries))
+            return
+        reason = f"quarantined after {deliveries} deliveries: {type(error).__name__}: {error}"
+        try:
+            await self._store.quarantine(self._leases.current(held.lease), reason)
+        except StoreError as failure:
+            logger.warning("%s could not be quarantined: %s", held.instance_id, failure)
+        else:
+            self._metrics.count("instances_quarantined")
+            logger.error(
+                "instance %s is quarantined; its history and inbox are kept. Find the cause, then release it with "
+                "`durable-host instances release %s`",
+                held.instance_id,
+                held.instance_id,
+                extra={"event": "quarantined", "instance": held.instance_id},
+            )
+        self._forget(held)
+
+    async def _drop(self, held: _Held, results: Sequence[ActivityCompletion], error: StoreError) -> None:
+        """The store failed: what it did is unknown, so everything known about the instance is forgotten."""
+        self._metrics.count("store_errors")
+        logger.warning(
+            "a checkpoint of %s was not confirmed: %s",
+            held.instance_id,
+            error,
+            extra={"event": "commit_failed", "instance": held.instance_id},
+        )
+        await self._send_home(results)
+        await self._abandon(held, timedelta(seconds=1))
+
+    async def _abandon(self, held: _Held, delay: timedelta) -> None:
+        lease = self._leases.current(held.lease)
+        self._forget(held)
+        try:
+            await self._store.abandon([lease], delay=delay)
+        except StoreError as error:
+            logger.debug("a lease could not be given back and will run out: %s", error)
+
+    async def _send_home(self, results: Sequence[ActivityCompletion]) -> None:
+        for result in results:
+            await self._complete(result)
+
+    def _forget(self, held: _Held) -> None:
+        """Drop everything about the instance but its lease in the store."""
+        held.lost = True
+        if self._held.get(held.instance_id) is held:
+            del self._held[held.instance_id]
+        self._parked.pop(held.instance_id, None)
+        self._leases.release(held.lease)
+        self._cache.drop(held.instance_id)
+        position, held.position = held.position, None
+        if position is not None and position.session is not None:
+            position.session.close()
+        orphans, held.results = held.results, []
+        if orphans:
+            self._group.create_task(self._send_home(orphans))
+
+    # Holding.
+
+    def _park(self, held: _Held) -> None:
+        held.parked_at = self._loop.time()
+        self._parked[held.instance_id] = held
+        if self._draining or not self._sweeping:
+            self._sweeping = True
+            self._group.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Let go of instances that nothing happens to; runs while there are any."""
+        idle = 0.0 if self._draining else self._settings.hold_idle.total_seconds()
+        try:
+            while self._parked:
+                # Parking order is time order, since waking removes and parking appends.
+                oldest = next(iter(self._parked.values()))
+                left = oldest.parked_at + idle - self._loop.time()
+                if left > 0:
+                    await asyncio.sleep(left)
+                    continue
+                now = self._loop.time()
+                await self._release([held for held in self._parked.values() if held.parked_at + idle <= now])
+        finally:
+            self._sweeping = False
+
+    async def _release(self, idle: Sequence[_Held]) -> None:
+        if not idle:
+            return
+        leases: list[Lease] = []
+        for held in idle:
+            leases.append(self._leases.current(held.lease))
+            self._leases.release(held.lease)
+            self._parked.pop(held.instance_id, None)
+            if self._held.get(held.instance_id) is held:
+                del self._held[held.instance_id]
+            position, held.position = held.position, None
+            if position is None or position.version is None or position.state is None:
+                continue
+            cached = CachedInstance(position.version, position.index, position.state, position.session)
+            self._cache.put(held.instance_id, cached)
+        try:
+            await self._store.abandon(leases, delay=timedelta(0))
+        except StoreError as error:
+            logger.debug("idle leases could not be given back and will run out: %s", error)
+
+
+def _close(advance: Advance) -> None:
+    if advance.session is not None:
+        advance.session.close()
+
+
+def _orchestrator(position: Position | None, inbox: Sequence[Message]) -> tuple[str | None, str | None]:
+    """Name and version of the orchestrator that an episode would run; (None, None): none would."""
+    if position is not None and position.index.started is not None:
+        return position.index.started.name, position.index.started.version
+    for message in inbox:
+        if isinstance(message.event, ExecutionStarted):
+            return message.event.name, message.event.version
+    return None, None
+
+
+def _back_off(deliveries: int) -> timedelta:
+    return timedelta(seconds=min(2 ** min(deliveries, 30), _MAX_BACK_OFF))
