@@ -6,6 +6,8 @@ not decode under gets a new `STORED_VERSION` and an upgrade step here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from durable_host.model.history import HistoryEvent
@@ -15,9 +17,11 @@ from durable_host.model.messages import ActivityTask
 __all__ = [
     "STORED_VERSION",
     "decode_event",
+    "decode_events",
     "decode_state",
     "decode_task",
     "encode_event",
+    "encode_events",
     "encode_state",
     "encode_task",
 ]
@@ -26,6 +30,7 @@ STORED_VERSION = 1
 
 _encoder = msgspec.json.Encoder()
 _events: msgspec.json.Decoder[HistoryEvent] = msgspec.json.Decoder(HistoryEvent)
+_runs: msgspec.json.Decoder[list[HistoryEvent]] = msgspec.json.Decoder(list[HistoryEvent])
 _states = msgspec.json.Decoder(InstanceState)
 _tasks = msgspec.json.Decoder(ActivityTask)
 
@@ -38,6 +43,16 @@ def encode_event(event: HistoryEvent) -> str:
 def decode_event(text: str | bytes) -> HistoryEvent:
     """The event of a stored text."""
     return _events.decode(text)
+
+
+def encode_events(events: Sequence[HistoryEvent]) -> str:
+    """The stored text of a run of events: a JSON array of their stored texts."""
+    return _encoder.encode(events).decode()
+
+
+def decode_events(text: str | bytes) -> list[HistoryEvent]:
+    """The events of a stored run."""
+    return _runs.decode(text)
 
 
 def encode_state(state: InstanceState) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -14,16 +15,20 @@ from durable_host.testing.environment import InlineThreads
 async def _order(threads: Threads) -> list[int]:
     thread = threads.serial("test")
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
+    done: asyncio.Future[None] = loop.create_future()
     order: list[int] = []
+
+    def finish() -> None:
+        loop.call_soon_threadsafe(done.set_result, None)
+
     for number in range(20):
-        thread.submit(lambda number=number: order.append(number))
-    thread.submit(lambda: loop.call_soon_threadsafe(done.set_result, None) and None)
+        thread.submit(partial(order.append, number))
+    thread.submit(finish)
     await done
     thread.close()
     thread.close()
     with pytest.raises(RuntimeError, match="'test' is closed"):
-        thread.submit(lambda: None)
+        thread.submit(finish)
     return order
 
 
