@@ -12,9 +12,9 @@ Rules:
 
 The loop builds on `asyncio.BaseEventLoop` and leans on five of its private members: `_selector` and `_process_events`
 (where it would wait), `_ready` (what runs next), `_scheduled` (the heap of timers) and `_clock_resolution` (how much
-too early a timer may be). The tests in `tests/unit/testing/test_loop.py` pin them on every supported version of CPython.
-Writing a loop of our own instead was considered: `call_soon`, `call_at`, tasks, the shutdown of generators and debug
-mode are 600 lines that asyncio keeps right for us.
+too early a timer may be). The tests in `tests/unit/testing/test_loop.py` pin them on every supported version of
+CPython. Writing a loop of our own instead was considered: `call_soon`, `call_at`, tasks, the shutdown of generators and
+debug mode are 600 lines that asyncio keeps right for us.
 
 Iterating a set of futures (the result of `asyncio.wait`) goes by memory address, which no seed controls: code that must
 be reproducible iterates its own list and asks `done()`.
