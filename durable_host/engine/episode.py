@@ -46,7 +46,8 @@ _MAX_GENERATIONS = 100
 class Position:
     """Where an instance stands for this worker: committed history in summary, its projection, the executor's session.
 
-    `history` is what was loaded; it is not kept beyond the first episode.
+    `history` is what was loaded; it is not kept beyond the first episode. A position with neither history nor session
+    needs its history loaded before it can run (`needs_history`).
     """
 
     instance_id: InstanceId
@@ -55,6 +56,11 @@ class Position:
     state: InstanceState | None
     session: ExecutorSession | None = None
     history: Sequence[HistoryEvent] | None = None
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether an episode could not be run from what is here."""
+        return self.session is None and self.history is None and self.index.started is not None
 
 
 @dataclass(slots=True)
@@ -87,6 +93,7 @@ class Advance:
             index=index,
             state=self.state if self.state is not None else position.state,
             session=self.session if self.ran else position.session,
+            history=None if self.ran or self.amended else position.history,
         )
 
 

@@ -255,7 +255,7 @@ class OrchestrationDispatcher:
         self._held.pop(held.instance_id, None)
         self._leases.release(held.lease)
         ended = position.index.completed is not None or position.index.started is None
-        if ended or position.version is None or position.state is None:
+        if ended or position.version is None or position.state is None or position.session is None:
             if position.session is not None:
                 position.session.close()
         else:
@@ -275,6 +275,8 @@ class OrchestrationDispatcher:
             position = await self._load(item)
             held.item = None
             held.position = position
+        elif position.needs_history:
+            position.history = await self._store.get_history(held.instance_id) or ()
         name, version = _orchestrator(position, inbox)
         if name is not None and not self._executor.handles(name, version):
             return None
@@ -459,7 +461,7 @@ class OrchestrationDispatcher:
             if self._held.get(held.instance_id) is held:
                 del self._held[held.instance_id]
             position, held.position = held.position, None
-            if position is None or position.version is None or position.state is None:
+            if position is None or position.version is None or position.state is None or position.session is None:
                 continue
             cached = CachedInstance(position.version, position.index, position.state, position.session)
             self._cache.put(held.instance_id, cached)

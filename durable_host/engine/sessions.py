@@ -26,19 +26,17 @@ class CachedInstance:
     version: HistoryVersion
     index: HistoryIndex
     state: InstanceState
-    session: ExecutorSession | None
+    session: ExecutorSession
 
     def size(self) -> int:
         """About how many bytes it keeps alive."""
         payloads = len(self.state.input or "") + len(self.state.custom_status or "")
         known = 200 * (len(self.index.open) + len(self.index.messages))
-        return _BASE_SIZE + 2 * payloads + known + (self.session.size() if self.session is not None else 0)
+        return _BASE_SIZE + 2 * payloads + known + self.session.size()
 
     def close(self) -> None:
         """Let go of the user's code."""
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+        self.session.close()
 
 
 class SessionCache:

@@ -8,7 +8,7 @@ __all__ = ["TERMINAL", "RuntimeStatus"]
 
 
 class RuntimeStatus(Enum):
-    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are read, never written."""
+    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are only read."""
 
     PENDING = "Pending"
     RUNNING = "Running"
