@@ -1,8 +1,8 @@
 """Which provider holds the hub, and why.
 
-The command line decides, else host.json, else what the settings suggest: Azure Storage when a connection is configured and
-its provider is installed, else a SQLite file in the app folder. The reason is printed, since people must be able to tell
-where their instances are.
+The command line decides, else host.json, else what the settings suggest: Azure Storage when a connection is configured
+and its provider is installed, else a SQLite file in the app folder. The reason is printed, since people must be able to
+tell where their instances are.
 """
 
 from __future__ import annotations
