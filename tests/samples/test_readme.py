@@ -103,8 +103,11 @@ def test_make_start_on_a_fresh_clone_serves_and_loses_nothing(tmp_path: Path) ->
     clone = tmp_path / "clone"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +117,14 @@ def test_make_start_on_a_fresh_clone_serves_and_loses_nothing(tmp_path: Path) ->
     }
     installed = subprocess.run(
         ["make", ".venv/.installed-run"],
-        cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        cwd=clone,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     if installed.returncode != 0:
         if os.environ.get("CI") or "No matching distribution" not in installed.stdout:
             pytest.fail(f"make could not install:\n{installed.stdout}")
