@@ -9,7 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
-from durable_host.engine.activities import ActivityDispatcher
+from durable_host.engine.activities import ActivityDispatcher, FinishedActivity
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.decide import Rules
@@ -179,7 +179,7 @@ class TaskHubWorker:
                 )
             assert self._activity_dispatcher is not None and self._orchestration_dispatcher is not None
             await self._activity_dispatcher.cancel_all()
-            await self._orchestration_dispatcher.abandon_all()
+            await self._orchestration_dispatcher.stop()
             self._stop.set()
         try:
             await self._main
@@ -223,7 +223,6 @@ class TaskHubWorker:
         leases = LeaseKeeper(
             self._renew,
             clock=environment.clock,
-            on_lost=self._lost,
             watchdog=settings.watchdog,
             metrics=self.metrics,
             thread=self._lease_thread,
@@ -308,13 +307,9 @@ class TaskHubWorker:
     async def _renew(self, leases: Sequence[Lease]) -> Sequence[Lease | None]:
         return await self.store.renew(leases)
 
-    def _lost(self, key: str) -> None:
-        if self._orchestration_dispatcher is not None:
-            self._orchestration_dispatcher.lost(key)
-
-    async def _complete(self, completion: ActivityCompletion) -> None:
+    async def _complete(self, finished: FinishedActivity) -> None:
         assert self._activity_dispatcher is not None
-        await self._activity_dispatcher.complete(completion)
+        await self._activity_dispatcher.complete(finished)
 
     def _unknown(self, kind: str, name: str) -> str | None:
         if kind == "activity":

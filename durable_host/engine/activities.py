@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.executor import ActivityExecutor, ActivityResult
-from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.leases import HeldLease, LeaseKeeper
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Clock
 from durable_host.errors import StoreError
@@ -24,11 +24,21 @@ from durable_host.model.messages import ActivityTask, Message
 from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, TaskHubStore
 from durable_host.telemetry.metrics import Metrics
 
-__all__ = ["ActivityDispatcher", "reply_of"]
+__all__ = ["ActivityDispatcher", "FinishedActivity", "reply_of"]
 
 logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
+
+
+class FinishedActivity:
+    """A result on its way into the instance's next episode or to the store, with the lease of its task."""
+
+    __slots__ = ("held", "reply")
+
+    def __init__(self, held: HeldLease, reply: Message) -> None:
+        self.held = held
+        self.reply = reply
 
 
 class ActivityDispatcher:
@@ -45,7 +55,7 @@ class ActivityDispatcher:
         store: TaskHubStore,
         executor: ActivityExecutor,
         *,
-        fold: Callable[[ActivityCompletion], bool],
+        fold: Callable[[FinishedActivity], bool],
         completions: GroupCommit[ActivityCompletion],
         leases: LeaseKeeper,
         settings: EngineSettings,
@@ -62,7 +72,7 @@ class ActivityDispatcher:
         self._clock = clock
         self._metrics = metrics
         self._group = group
-        self._running: dict[asyncio.Task[None], ActivityWorkItem] = {}
+        self._running: dict[asyncio.Task[None], HeldLease] = {}
         self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -74,9 +84,9 @@ class ActivityDispatcher:
 
     def deliver(self, item: ActivityWorkItem) -> None:
         """Take a locked task."""
-        self._leases.hold(item.lease)
-        task = self._group.create_task(self._run(item))
-        self._running[task] = item
+        held = self._leases.hold(item.lease)
+        task = self._group.create_task(self._run(item, held))
+        self._running[task] = held
         self._quiet.clear()
         task.add_done_callback(self._ended)
 
@@ -99,24 +109,24 @@ class ActivityDispatcher:
     async def cancel_all(self) -> None:
         """Cancel what runs and give it back: another worker runs it again."""
         self._draining = True
-        items = list(self._running.values())
+        running = list(self._running.values())
         tasks = list(self._running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        leases = [self._leases.current(item.lease) for item in items]
-        for item in items:
-            self._leases.release(item.lease)
+        leases = [held.lease for held in running]
+        for held in running:
+            self._leases.release(held)
         if leases:
             try:
                 await self._store.abandon(leases, delay=timedelta(0))
             except StoreError as error:
                 logger.debug("activities could not be given back; their leases will run out: %s", error)
 
-    async def _run(self, item: ActivityWorkItem) -> None:
+    async def _run(self, item: ActivityWorkItem, held: HeldLease) -> None:
         task = item.task
         if not self._executor.handles(task.name):
-            await self._give_back(item)
+            await self._give_back(item, held)
             return
         try:
             result = await self._executor.execute(task)
@@ -124,23 +134,22 @@ class ActivityDispatcher:
             logger.exception("activity %s failed in durable_host itself", task.name, extra={"event": "activity_broken"})
             result = ActivityResult(failure=Failure(type=type(error).__name__, message=str(error)))
         self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
-        completion = ActivityCompletion(lease=item.lease, reply=reply_of(task, result, self._clock))
-        if not self._fold(completion):
-            await self.complete(completion)
+        finished = FinishedActivity(held, reply_of(task, result, self._clock))
+        if not self._fold(finished):
+            await self.complete(finished)
 
-    async def complete(self, completion: ActivityCompletion) -> None:
+    async def complete(self, finished: FinishedActivity) -> None:
         """Give a result to the store."""
-        lease = self._leases.current(completion.lease)
         try:
-            await self._completions.put(ActivityCompletion(lease=lease, reply=completion.reply))
+            await self._completions.put(ActivityCompletion(lease=finished.held.lease, reply=finished.reply))
         except StoreError as error:
             # Its effect is unknown. If it had none the lease runs out and the activity runs again.
             logger.warning("a result was not confirmed: %s", error, extra={"event": "completion_failed"})
             self._metrics.count("store_errors")
         finally:
-            self._leases.release(completion.lease)
+            self._leases.release(finished.held)
 
-    async def _give_back(self, item: ActivityWorkItem) -> None:
+    async def _give_back(self, item: ActivityWorkItem, held: HeldLease) -> None:
         self._metrics.count("activities_handed_back", 1, name=item.task.name)
         logger.warning(
             "an activity waits: this host does not have %r (asked for by instance %s)",
@@ -149,10 +158,9 @@ class ActivityDispatcher:
             extra={"event": "activity_unknown", "activity": item.task.name, "instance": item.task.instance_id},
         )
         delay = timedelta(seconds=min(2 ** min(max(item.deliveries, 1), 30), _MAX_BACK_OFF))
-        lease = self._leases.current(item.lease)
-        self._leases.release(item.lease)
+        self._leases.release(held)
         try:
-            await self._store.abandon([lease], delay=delay)
+            await self._store.abandon([held.lease], delay=delay)
         except StoreError as error:
             logger.debug("an activity could not be given back; its lease will run out: %s", error)
 

@@ -23,7 +23,7 @@ from durable_host.errors import StoreError
 from durable_host.storage.contract import Lease
 from durable_host.telemetry.metrics import Metrics
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["HeldLease", "LeaseKeeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,26 @@ _TICK = 0.25
 _IDLE_TICKS = 20
 
 
+class HeldLease:
+    """A lease in the keeper's care; `lease` is always the newest grant, since renewing may change the token.
+
+    Two grants of one key (the first ran out unnoticed) are two of these, so neither can speak for the other.
+    """
+
+    __slots__ = ("lease", "lost", "on_lost", "since")
+
+    def __init__(self, lease: Lease, since: float, on_lost: Callable[[], None] | None) -> None:
+        self.lease = lease
+        self.since = since
+        self.on_lost = on_lost
+        self.lost = False
+
+
 class LeaseKeeper:
     """Knows the leases that are held and keeps them alive.
 
     Args:
         renew: the store's `renew`.
-        on_lost: called on the main loop with the key of a lease that is gone.
         watchdog: the main loop blocked for longer is reported.
         thread: renew on a thread of its own; False runs on the main loop (simulation).
     """
@@ -46,18 +60,16 @@ class LeaseKeeper:
         renew: Callable[[Sequence[Lease]], Awaitable[Sequence[Lease | None]]],
         *,
         clock: Clock,
-        on_lost: Callable[[str], None],
         watchdog: timedelta,
         metrics: Metrics,
         thread: bool = True,
     ) -> None:
         self._renew = renew
         self._clock = clock
-        self._on_lost = on_lost
         self._watchdog = watchdog.total_seconds()
         self._metrics = metrics
         self._own_thread = thread
-        self._held: dict[str, tuple[Lease, float]] = {}
+        self._held: dict[HeldLease, None] = {}
         self._idle = True
         self._stopping = False
         self._main: asyncio.AbstractEventLoop | None = None
@@ -95,24 +107,21 @@ class LeaseKeeper:
             # The thread may be in a renewal that waits for the store; it is a daemon and does not keep the process.
             await asyncio.get_running_loop().run_in_executor(None, thread.join, 5.0)
 
-    def hold(self, lease: Lease) -> None:
-        """Keep a lease alive until `release`."""
-        self._held[lease.key] = (lease, self._clock.monotonic())
+    def hold(self, lease: Lease, on_lost: Callable[[], None] | None = None) -> HeldLease:
+        """Keep a lease alive until `release`; `on_lost` is called on the main loop if it is gone before."""
+        held = HeldLease(lease, self._clock.monotonic(), on_lost)
+        self._held[held] = None
         if self._idle and self._loop is not None and self._wake is not None:
             self._idle = False
             if self._own_thread:
                 self._loop.call_soon_threadsafe(self._wake.set)
             else:
                 self._wake.set()
+        return held
 
-    def current(self, lease: Lease) -> Lease:
-        """The lease as last renewed: renewing may change its token."""
-        held = self._held.get(lease.key)
-        return lease if held is None else held[0]
-
-    def release(self, lease: Lease) -> None:
+    def release(self, held: HeldLease) -> None:
         """Stop caring for a lease."""
-        self._held.pop(lease.key, None)
+        self._held.pop(held, None)
 
     def _run_thread(self, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
@@ -148,13 +157,11 @@ class LeaseKeeper:
 
     async def _renew_due(self) -> None:
         now = self._clock.monotonic()
-        due = [
-            lease for lease, since in list(self._held.values()) if now - since >= lease.remaining.total_seconds() / 3
-        ]
+        due = [held for held in list(self._held) if now - held.since >= held.lease.remaining.total_seconds() / 3]
         if not due:
             return
         try:
-            renewed = await self._renew(due)
+            renewed = await self._renew([held.lease for held in due])
         except StoreError as error:
             # Safe to go on: the next tick tries again, and a lease that runs out fails its checkpoint, no more.
             logger.warning(
@@ -163,18 +170,19 @@ class LeaseKeeper:
             self._metrics.count("lease_renewal_errors")
             return
         self._metrics.count("leases_renewed", len(due))
-        for before, after in zip(due, renewed, strict=True):
-            held = self._held.get(before.key)
-            if held is None or held[0] is not before:
+        for held, lease in zip(due, renewed, strict=True):
+            if held not in self._held:
                 continue
-            if after is not None:
-                self._held[before.key] = (after, now)
+            if lease is not None:
+                held.lease, held.since = lease, now
                 continue
-            self._held.pop(before.key, None)
+            self._held.pop(held, None)
+            held.lost = True
             self._metrics.count("leases_lost")
-            logger.warning("lease of %s was lost", before.key, extra={"event": "lease_lost", "key": before.key})
-            if self._main is not None and not self._main.is_closed():
-                self._main.call_soon_threadsafe(self._on_lost, before.key)
+            key = held.lease.key
+            logger.warning("the lease of %s was lost", key, extra={"event": "lease_lost", "key": key})
+            if held.on_lost is not None and self._main is not None and not self._main.is_closed():
+                self._main.call_soon_threadsafe(held.on_lost)
 
     def _watch(self) -> None:
         assert self._main is not None

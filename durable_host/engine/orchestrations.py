@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
+from durable_host.engine.activities import FinishedActivity
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.episode import Advance, Episodes, Position
 from durable_host.engine.executor import OrchestrationExecutor
-from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.leases import HeldLease, LeaseKeeper
 from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
@@ -29,7 +30,6 @@ from durable_host.model.history import ExecutionStarted, TaskCompleted, TaskFail
 from durable_host.model.ids import InstanceId
 from durable_host.model.messages import Message
 from durable_host.storage.contract import (
-    ActivityCompletion,
     Checkpoint,
     CommitOutcome,
     Lease,
@@ -50,13 +50,13 @@ class _Held:
 
     __slots__ = ("instance_id", "item", "lease", "lost", "messages", "parked_at", "position", "results", "running")
 
-    def __init__(self, item: OrchestrationWorkItem) -> None:
+    def __init__(self, item: OrchestrationWorkItem, lease: HeldLease) -> None:
         self.instance_id = item.instance_id
-        self.lease = item.lease
+        self.lease = lease
         self.item: OrchestrationWorkItem | None = item
         self.position: Position | None = None
         self.messages: list[Message] = list(item.inbox)
-        self.results: list[ActivityCompletion] = []
+        self.results: list[FinishedActivity] = []
         self.running = False
         self.lost = False
         self.parked_at = 0.0
@@ -77,7 +77,7 @@ class OrchestrationDispatcher:
         episodes: Episodes,
         *,
         commits: GroupCommit[Checkpoint],
-        complete: Callable[[ActivityCompletion], Awaitable[None]],
+        complete: Callable[[FinishedActivity], Awaitable[None]],
         leases: LeaseKeeper,
         cache: SessionCache,
         settings: EngineSettings,
@@ -99,7 +99,8 @@ class OrchestrationDispatcher:
         self._ready: deque[_Held] = deque()
         self._parked: dict[InstanceId, _Held] = {}
         self._active = 0
-        self._sweeping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
         self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -116,29 +117,27 @@ class OrchestrationDispatcher:
     def deliver(self, item: OrchestrationWorkItem) -> None:
         """Take a locked instance, or further messages for one that is held."""
         held = self._held.get(item.instance_id)
-        if held is not None and item.history is None and held.lease.key == item.lease.key and not held.lost:
+        if held is not None and held.lease.lease.token == item.lease.token and not held.lost:
             held.messages += item.inbox
         else:
             if held is not None:  # a lease of ours ran out unnoticed; the store has the last word
                 self._forget(held)
-            held = _Held(item)
+            held = _Held(item, self._leases.hold(item.lease, lambda: self._lost(item.instance_id)))
             self._held[item.instance_id] = held
-            self._leases.hold(item.lease)
         self._wake(held)
 
-    def fold(self, completion: ActivityCompletion) -> bool:
+    def fold(self, finished: FinishedActivity) -> bool:
         """Take an activity's result into the instance's next episode; False: the instance is not held here."""
-        held = self._held.get(completion.reply.target)
+        held = self._held.get(finished.reply.target)
         if held is None or held.lost:
             return False
-        held.results.append(completion)
+        held.results.append(finished)
         self._wake(held)
         return True
 
-    def lost(self, key: str) -> None:
-        """The lease with this key is gone."""
-        held = self._held.get(InstanceId(key))
-        if held is None:
+    def _lost(self, instance_id: InstanceId) -> None:
+        held = self._held.get(instance_id)
+        if held is None or not held.lease.lost:
             return
         held.lost = True
         if not held.running:
@@ -160,9 +159,13 @@ class OrchestrationDispatcher:
             await self._quiet.wait()
             await self._release(list(self._parked.values()))
 
-    async def abandon_all(self) -> None:
-        """Give back everything that is held, finished or not."""
+    async def stop(self) -> None:
+        """Cancel what still runs and give back everything that is held, finished or not."""
         self._draining = True
+        tasks = [*self._tasks, *([self._sweeper] if self._sweeper is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._release(list(self._held.values()))
 
     # Inside.
@@ -180,7 +183,9 @@ class OrchestrationDispatcher:
     def _begin(self, held: _Held) -> None:
         self._active += 1
         self._quiet.clear()
-        self._group.create_task(self._process(held))
+        task = self._group.create_task(self._process(held))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _process(self, held: _Held) -> None:
         try:
@@ -238,8 +243,9 @@ class OrchestrationDispatcher:
             self._forget(held)
             await self._send_home(results)
             return False
-        for lease in checkpoint.completed:
-            self._leases.release(lease)
+        for result in results:
+            if result not in late:
+                self._leases.release(result.held)
         if late:
             await self._send_home(late)
         return await self._settle(held, advance.after(position), hold=checkpoint.hold)
@@ -252,7 +258,8 @@ class OrchestrationDispatcher:
                 return True
             self._park(held)
             return False
-        self._held.pop(held.instance_id, None)
+        if self._held.get(held.instance_id) is held:
+            del self._held[held.instance_id]
         self._leases.release(held.lease)
         ended = position.index.completed is not None or position.index.started is None
         if ended or position.version is None or position.state is None or position.session is None:
@@ -295,7 +302,7 @@ class OrchestrationDispatcher:
         return await self._episodes.load(item.instance_id, item.version, history)
 
     def _checkpoint(
-        self, held: _Held, position: Position, advance: Advance, results: Sequence[ActivityCompletion]
+        self, held: _Held, position: Position, advance: Advance, results: Sequence[FinishedActivity]
     ) -> Checkpoint:
         admission = advance.admission
         folded = {result.reply.id for result in results}
@@ -305,7 +312,7 @@ class OrchestrationDispatcher:
         open_before = 0 if advance.replaced else position.index.open_activities
         waits = open_before - answered + len(advance.activities) > 0
         return Checkpoint(
-            lease=self._leases.current(held.lease),
+            lease=held.lease.lease,
             base=position.version,
             state=advance.state,
             events=advance.events,
@@ -314,11 +321,11 @@ class OrchestrationDispatcher:
             messages=advance.messages,
             consumed=[id for id in admission.consumed if id not in folded] if folded else admission.consumed,
             deferred=[id for id in admission.deferred if id not in folded] if folded else admission.deferred,
-            completed=[self._leases.current(each.lease) for each in results if each.reply.id not in late],
+            completed=[each.held.lease for each in results if each.reply.id not in late],
             hold=waits and not ends and not self._draining,
         )
 
-    def _not_folded(self, advance: Advance, results: Sequence[ActivityCompletion]) -> list[ActivityCompletion]:
+    def _not_folded(self, advance: Advance, results: Sequence[FinishedActivity]) -> list[FinishedActivity]:
         late = set(advance.admission.deferred)
         return [result for result in results if result.reply.id in late] if late else []
 
@@ -337,7 +344,7 @@ class OrchestrationDispatcher:
     # When something goes wrong.
 
     async def _give_back_unknown(
-        self, held: _Held, inbox: Sequence[Message], results: Sequence[ActivityCompletion]
+        self, held: _Held, inbox: Sequence[Message], results: Sequence[FinishedActivity]
     ) -> None:
         deliveries = max((message.deliveries for message in inbox), default=1)
         self._metrics.count("orchestrations_handed_back")
@@ -352,7 +359,7 @@ class OrchestrationDispatcher:
         await self._abandon(held, _back_off(deliveries))
 
     async def _failed(
-        self, held: _Held, inbox: Sequence[Message], results: Sequence[ActivityCompletion], error: Exception
+        self, held: _Held, inbox: Sequence[Message], results: Sequence[FinishedActivity], error: Exception
     ) -> None:
         """An episode failed in our own code."""
         deliveries = max((message.deliveries for message in inbox), default=1)
@@ -372,7 +379,7 @@ class OrchestrationDispatcher:
             return
         reason = f"quarantined after {deliveries} deliveries: {type(error).__name__}: {error}"
         try:
-            await self._store.quarantine(self._leases.current(held.lease), reason)
+            await self._store.quarantine(held.lease.lease, reason)
         except StoreError as failure:
             logger.warning("%s could not be quarantined: %s", held.instance_id, failure)
         else:
@@ -386,7 +393,7 @@ class OrchestrationDispatcher:
             )
         self._forget(held)
 
-    async def _drop(self, held: _Held, results: Sequence[ActivityCompletion], error: StoreError) -> None:
+    async def _drop(self, held: _Held, results: Sequence[FinishedActivity], error: StoreError) -> None:
         """The store failed: what it did is unknown, so everything known about the instance is forgotten."""
         self._metrics.count("store_errors")
         logger.warning(
@@ -399,14 +406,13 @@ class OrchestrationDispatcher:
         await self._abandon(held, timedelta(seconds=1))
 
     async def _abandon(self, held: _Held, delay: timedelta) -> None:
-        lease = self._leases.current(held.lease)
         self._forget(held)
         try:
-            await self._store.abandon([lease], delay=delay)
+            await self._store.abandon([held.lease.lease], delay=delay)
         except StoreError as error:
             logger.debug("a lease could not be given back and will run out: %s", error)
 
-    async def _send_home(self, results: Sequence[ActivityCompletion]) -> None:
+    async def _send_home(self, results: Sequence[FinishedActivity]) -> None:
         for result in results:
             await self._complete(result)
 
@@ -430,13 +436,12 @@ class OrchestrationDispatcher:
     def _park(self, held: _Held) -> None:
         held.parked_at = self._loop.time()
         self._parked[held.instance_id] = held
-        if self._draining or not self._sweeping:
-            self._sweeping = True
-            self._group.create_task(self._sweep())
+        if self._sweeper is None:
+            self._sweeper = self._group.create_task(self._sweep())
 
     async def _sweep(self) -> None:
         """Let go of instances that nothing happens to; runs while there are any."""
-        idle = 0.0 if self._draining else self._settings.hold_idle.total_seconds()
+        idle = self._settings.hold_idle.total_seconds()
         try:
             while self._parked:
                 # Parking order is time order, since waking removes and parking appends.
@@ -448,14 +453,14 @@ class OrchestrationDispatcher:
                 now = self._loop.time()
                 await self._release([held for held in self._parked.values() if held.parked_at + idle <= now])
         finally:
-            self._sweeping = False
+            self._sweeper = None
 
     async def _release(self, idle: Sequence[_Held]) -> None:
         if not idle:
             return
         leases: list[Lease] = []
         for held in idle:
-            leases.append(self._leases.current(held.lease))
+            leases.append(held.lease.lease)
             self._leases.release(held.lease)
             self._parked.pop(held.instance_id, None)
             if self._held.get(held.instance_id) is held:
