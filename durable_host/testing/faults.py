@@ -156,6 +156,11 @@ class FaultyStore(TaskHubStore):
         observe: hears of every finished call, with the true result even when the caller is told of a failure.
         keep_failed_locks: a lock call that fails after its effect keeps what it locked. Breaks promise 3; for a
             negative control.
+
+    Attributes:
+        crashed: its process is gone; every call raises WorkerCrashedError.
+        stalled_until: in the loop's time; calls go out and come back only then, as if the process had been frozen or
+            its network cut. Leases run out meanwhile.
     """
 
     def __init__(
@@ -171,6 +176,7 @@ class FaultyStore(TaskHubStore):
         self.plan = plan
         self.crashed = False
         self.traits: StoreTraits = inner.traits  # type: ignore[misc]  # the wrapped store's, hence not of the class
+        self.stalled_until = 0.0
         self._crash = crash
         self._observe = observe
         self._keep_failed_locks = keep_failed_locks
@@ -283,16 +289,19 @@ class FaultyStore(TaskHubStore):
             self._tell(method, arguments, None, type(error).__name__)
             raise
         self._tell(method, arguments, result)
+        await self._stall()
         await self._strike(f"{method}:after")
         return result
 
     async def _before(self, method: str) -> None:
         if self.crashed:
             raise WorkerCrashedError
+        await self._stall()
         await self._strike(f"{method}:before")
 
     async def _after_lock(self, method: str, leases: Sequence[Lease]) -> None:
         try:
+            await self._stall()
             await self._strike(f"{method}:after")
         except StoreUnavailableError:
             if not self._keep_failed_locks:
@@ -305,6 +314,11 @@ class FaultyStore(TaskHubStore):
             raise StoreUnavailableError(f"injected at {point}")
         if kind is FaultKind.CRASH:
             await self.die()
+
+    async def _stall(self) -> None:
+        # A loop, since the stall may be lengthened or called off meanwhile.
+        while (left := self.stalled_until - asyncio.get_running_loop().time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 10.0))
 
     async def die(self) -> NoReturn:
         """Crash the worker here and now."""

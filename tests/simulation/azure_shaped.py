@@ -19,7 +19,6 @@ from typing import ClassVar, Self
 
 from msgspec.structs import replace
 
-from tests.simulation.azure_account import PARTITIONS, Account, ConflictError, Got, Owner, Ports, partition_of
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError, UnsupportedError
 from durable_host.model.history import ExecutionStarted, HistoryEvent
@@ -47,6 +46,7 @@ from durable_host.storage.contract import (
     has_changed,
 )
 from durable_host.testing.faults import FaultPlan
+from tests.simulation.azure_account import PARTITIONS, Account, ConflictError, Got, Owner, Ports, partition_of
 
 __all__ = ["AzureShapedStore"]
 
@@ -309,9 +309,7 @@ class AzureShapedStore(TaskHubStore):
         lease = Lease(instance_id, held.token, timedelta(seconds=held.until - self.account.now()))
         return OrchestrationWorkItem(instance_id, held.known.version, None, fresh, lease)
 
-    async def _load(
-        self, instance_id: InstanceId, held: _Held, cache: HistoryCache
-    ) -> Sequence[HistoryEvent] | None:
+    async def _load(self, instance_id: InstanceId, held: _Held, cache: HistoryCache) -> Sequence[HistoryEvent] | None:
         known = self._known.get(instance_id)
         if known is not None and known.version is not None and cache.holds(instance_id, known.version):
             held.known = known
@@ -448,7 +446,7 @@ class AzureShapedStore(TaskHubStore):
         state = checkpoint.state
         if checkpoint.base != known.version and self.fences_history:
             return False
-        if state is None or state.version is None or state.version == known.version and not checkpoint.amended:
+        if state is None or state.version is None or (state.version == known.version and not checkpoint.amended):
             # Nothing to append: still, what was consumed must have been judged by history as it stands.
             _, sentinel, _ = await self.ports.read_history(instance_id)
             return sentinel == known.sentinel or not self.fences_history
@@ -477,9 +475,7 @@ class AzureShapedStore(TaskHubStore):
         known.version = state.version
         return True
 
-    def _lose(
-        self, instance_id: InstanceId, held: _Held, handed: Sequence[Got[Message] | Got[ActivityTask]]
-    ) -> None:
+    def _lose(self, instance_id: InstanceId, held: _Held, handed: Sequence[Got[Message] | Got[ActivityTask]]) -> None:
         for got in handed:
             self._show(got)
         for copies in held.messages.values():
