@@ -1,0 +1,151 @@
+"""The app a command is about: its folder, settings and host.json; and its task hub, opened as a client."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from durable_host.config.host_json import HostJson, find_host_json, hub_name_problem, load_host_json
+from durable_host.config.settings import LocalSettings, Settings, export, load_local_settings
+from durable_host.engine.client import TaskHubClient
+from durable_host.environment import Environment, system_environment
+from durable_host.errors import ConfigurationError, StoreMismatchError
+from durable_host.storage.choice import StorageChoice, choose_storage
+from durable_host.storage.contract import HostStateStore, StorageOptions, TaskHubStore
+
+__all__ = ["AppContext", "Hub", "choose", "load_context", "open_hub", "storage_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class AppContext:
+    """An app folder, read. `remarks` is what should be said about its settings."""
+
+    folder: Path
+    settings: Settings
+    local: LocalSettings
+    host_json: HostJson
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """An opened task hub."""
+
+    name: str
+    location: str
+    choice: StorageChoice
+    store: TaskHubStore
+    host_state: HostStateStore
+    client: TaskHubClient
+    environment: Environment = field(default_factory=system_environment)
+
+
+def load_context(arguments: argparse.Namespace) -> AppContext:
+    """Read the app that the arguments name; values of local.settings.json go into this process's environment.
+
+    Raises:
+        ConfigurationError: the folder does not exist, or host.json is wrong.
+    """
+    if arguments.app_dir is not None and arguments.app is not None:
+        raise ConfigurationError("Name the app's folder once, as APP_DIR or with --app.")
+    folder = Path(arguments.app_dir or arguments.app or ".")
+    if not folder.is_dir():
+        raise ConfigurationError(f"The app folder '{folder}' does not exist or is no folder.")
+    folder = folder.resolve()
+    path = find_host_json(folder, home=_home())
+    local = load_local_settings(folder, *([path.parent] if path is not None else []))
+    skipped = export(local, os.environ)
+    settings = Settings(os.environ)
+    host_json = load_host_json(path, os.environ, setting=settings.get)
+    return AppContext(folder, settings, local, host_json, (*local.warnings, *skipped))
+
+
+def storage_options(
+    context: AppContext, choice: StorageChoice, *, hub: str | None = None, app: str = "", worker: bool = False
+) -> StorageOptions:
+    """What the chosen provider is opened with.
+
+    Raises:
+        ConfigurationError: the provider refuses its settings.
+    """
+    name = hub or context.host_json.durable.hub
+    problem = hub_name_problem(name)
+    if problem is not None:
+        raise ConfigurationError(f"--hub is {hub!r}: {problem}")
+    options = StorageOptions(
+        hub=name,
+        settings=choice.settings,
+        folder=context.folder,
+        url=choice.url,
+        lease=context.host_json.durable.lease,
+        app=app,
+        setting=context.settings.get,
+        worker=worker,
+    )
+    problems = choice.provider.problems(options)
+    if problems:
+        raise ConfigurationError(problems)
+    return options
+
+
+def choose(context: AppContext, override: str | None) -> StorageChoice:
+    """The provider of the app's hub. Raises ConfigurationError."""
+    durable = context.host_json.durable
+    return choose_storage(
+        override=override,
+        storage_type=durable.storage_type,
+        settings=durable.storage,
+        has_connection=lambda name: context.settings.connection(name) is not None,
+    )
+
+
+@asynccontextmanager
+async def open_hub(arguments: argparse.Namespace, *, create: bool = False) -> AsyncIterator[Hub]:
+    """Open the app's task hub as a client, whether a host runs or not.
+
+    Raises:
+        ConfigurationError: the settings are wrong, or the hub lives in another process's memory.
+        StoreError: there is no such hub, or it cannot be reached.
+    """
+    context = load_context(arguments)
+    choice = choose(context, arguments.storage)
+    options = storage_options(context, choice, hub=arguments.hub)
+    environment = system_environment()
+    opened = choice.provider.open(options, environment)
+    store = opened.hub
+    if not store.traits.durable:
+        raise ConfigurationError(
+            f"The {choice.provider.name} provider keeps the hub inside the running host, where no other process can "
+            "see it. Use the host's HTTP API, or a provider that keeps it on disk."
+        )
+    if create:
+        await store.create()
+    try:
+        await store.__aenter__()
+    except StoreMismatchError as error:
+        raise StoreMismatchError(
+            f"{error} (hub {options.hub!r}, provider {choice.provider.name}: {choice.reason})"
+        ) from error
+    try:
+        yield Hub(
+            options.hub,
+            opened.location,
+            choice,
+            store,
+            opened.host_state,
+            TaskHubClient(store, environment),
+            environment,
+        )
+    finally:
+        await store.__aexit__(None, None, None)
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home().resolve()
+    except RuntimeError:
+        return None
