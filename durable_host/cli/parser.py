@@ -215,9 +215,8 @@ def _level(text: str) -> str:
     from durable_host.telemetry.logging import LEVELS
 
     if text.lower() not in LEVELS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no level (" + ", ".join(each.capitalize() for each in LEVELS) + ")"
-        )
+        names = ", ".join(each.capitalize() for each in LEVELS)
+        raise argparse.ArgumentTypeError(f"{text!r} is no level ({names})")
     return text.lower()
 
 
@@ -225,9 +224,8 @@ def _status(text: str) -> RuntimeStatus:
     for status in RuntimeStatus:
         if status.value.lower() == text.lower():
             return status
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is no runtime status (" + ", ".join(sorted(each.value for each in RuntimeStatus)) + ")"
-    )
+    names = ", ".join(sorted(each.value for each in RuntimeStatus))
+    raise argparse.ArgumentTypeError(f"{text!r} is no runtime status ({names})")
 
 
 def _tag(text: str) -> tuple[str, str]:
@@ -244,9 +242,8 @@ def _instant(text: str) -> datetime | timedelta:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time such as 2026-01-31, 2026-01-31T12:00Z or 3d (ago)"
-        ) from None
+        problem = f"{text!r} is no time such as 2026-01-31, 2026-01-31T12:00Z or 3d (ago)"
+        raise argparse.ArgumentTypeError(problem) from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

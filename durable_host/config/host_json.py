@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from durable_host.config.jsonc import Json, JsonFileError, read_json_file
-from durable_host.config.known import AZURE_STORAGE_KEYS, check_keys
+from durable_host.config.known import check_keys
 from durable_host.config.spans import format_span
 from durable_host.config.tree import Node, Report, overlay
 from durable_host.errors import ConfigurationError
@@ -368,8 +368,3 @@ def default_hub_name(environ: Mapping[str, str]) -> str:
         kept = "t" + kept
     kept = kept[:45]
     return kept if len(kept) >= 3 else kept + "Hub"
-
-
-def azure_only(storage: Mapping[str, Json]) -> list[str]:
-    """The keys of `storageProvider` that only Azure Storage has, as written."""
-    return [key for key in storage if key.lower() in AZURE_STORAGE_KEYS]

@@ -8,8 +8,9 @@ tell where their instances are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from durable_host.config.known import AZURE_STORAGE_KEYS
 from durable_host.storage.contract import StorageProvider
 from durable_host.storage.registry import find_provider, load_provider, provider_for_url
 
@@ -27,6 +28,7 @@ class StorageChoice:
         settings: keys of `storageProvider` that are meant for it.
         url: what the command line gave, if it was a URL.
         reason: why this one, as the rest of a sentence.
+        ignored: keys of `storageProvider` that only Azure Storage has; they stay behind when an app moves elsewhere.
         automatic: nobody asked for it; another configuration would give another one.
     """
 
@@ -35,6 +37,7 @@ class StorageChoice:
     reason: str
     url: str | None = None
     automatic: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 def choose_storage(
@@ -55,6 +58,20 @@ def choose_storage(
     Raises:
         ConfigurationError: the name or the URL is not known; the text lists what is.
     """
+    choice = _choose(override, storage_type, settings, has_connection)
+    if choice.provider.name.lower() == _AZURE.lower():
+        return choice
+    foreign = tuple(key for key in choice.settings if key.lower() in AZURE_STORAGE_KEYS)
+    kept = {key: value for key, value in choice.settings.items() if key not in foreign}
+    return replace(choice, settings=kept, ignored=foreign)
+
+
+def _choose(
+    override: str | None,
+    storage_type: str | None,
+    settings: Mapping[str, object],
+    has_connection: Callable[[str], bool],
+) -> StorageChoice:
     if override is not None:
         if ":" in override:
             provider = provider_for_url(override)

@@ -135,3 +135,11 @@ def test_without_a_type_the_choice_is_automatic_and_says_why(install: Callable[.
         "AzureWebJobsStorage is set",
     )
     assert _choose().provider.name == "sqlite"
+
+
+def test_settings_of_azure_storage_stay_behind_elsewhere(install: Callable[..., None]) -> None:
+    choice = _choose(None, "sqlite", path="x.db", PartitionCount=4)
+
+    assert (choice.settings, choice.ignored) == ({"path": "x.db"}, ("PartitionCount",))
+    install(azureStorage=f"{__name__}:azure")
+    assert _choose(None, "AzureStorage", partitionCount=4).settings == {"partitionCount": 4}
