@@ -188,6 +188,11 @@ class TaskHubWorker:
             if self._manage_store:
                 await self.store.__aexit__(None, None, None)
 
+    async def wait(self) -> None:
+        """Wait until the worker has stopped; raises what ended it, unless somebody asked for it."""
+        if self._main is not None:
+            await asyncio.shield(self._main)
+
     @property
     def problem(self) -> Exception | None:
         """Why work cannot be fetched at the moment; None when all is well."""
