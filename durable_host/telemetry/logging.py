@@ -155,7 +155,11 @@ class _CategoryFilter(logging.Filter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`[2024-01-01T00:00:00.000Z] message`, each line of a message with the time; facts in brackets behind it."""
+    """`[2024-01-01T00:00:00.000Z] message`, each line of a message with the time.
+
+    Constant messages of this project's loggers are followed by their facts; the lines about functions carry theirs in the
+    text, as in Azure.
+    """
 
     def __init__(self, *, colours: bool = False) -> None:
         super().__init__()
@@ -163,7 +167,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        facts = _facts(record)
+        facts = _facts(record) if record.name.startswith("durable_host") else None
         if facts:
             text += " (" + ", ".join(f"{name}={value}" for name, value in facts.items()) + ")"
         if record.exc_info:
