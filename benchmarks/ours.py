@@ -178,15 +178,15 @@ async def _main(action: str, family: str, size: int, kind: str, provider: str, f
         async with store:
             await _check(TaskHubClient(store), family, size)
         return {"checked": True}
-    await store.create()
     if family == "W4":
+        await store.create()
         async with store:
             client = TaskHubClient(store)
             figures = await _starts(client, size)
             if provider == "memory":
                 await _check(client, family, size)
         return figures
-    async with store, make_worker(store) as worker:
+    async with make_worker(store) as worker:
         figures = await asyncio.wait_for(_with_worker(worker.client, family, size, kind), timedelta(minutes=5).seconds)
         if provider == "memory":
             await _check(worker.client, family, size)
