@@ -46,8 +46,8 @@ class Route:
         methods: upper case; empty: all.
         template: without the prefix, as the author wrote it.
         auth_level: which key the server demands.
-        handler: runs the function; never raises for a failing function (that is a 500), and runs on when its
-            caller is cancelled: a client that goes away interrupts nothing.
+        handler: runs the function; never raises for a failing function (that is a 500). Cancelling it cancels an
+            `async def` function, so the server does that when the host stops, not when a client goes away.
         disabled: answer 404, except to a caller with the master key.
     """
 
