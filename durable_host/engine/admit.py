@@ -30,7 +30,7 @@ from durable_host.model.history import (
     Reply,
     event_type,
 )
-from durable_host.model.ids import MessageId
+from durable_host.model.ids import MessageId, original_id
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 
@@ -220,15 +220,16 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
         event = message.event
         if type(event) is ExecutionStarted:
             continue
+        identity = original_id(message.id)
         if (
             (message.execution_id is not None and message.execution_id != execution)
-            or message.id in index.messages
-            or message.id in taken
+            or identity in index.messages
+            or identity in taken
             or terminated
         ):
             admission.consumed.append(message.id)
             continue
-        taken.add(message.id)
+        taken.add(identity)
         if isinstance(event, REPLIES):
             _admit_reply(index, message, event, answered, admission, max_deferrals)
             continue
@@ -248,7 +249,7 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
         elif not isinstance(event, EventRaised | GenericEvent):
             admission.dropped.append(Dropped(message, f"{event_type(event)} is not sent to instances"))
             continue
-        admission.new.append(_with_id(event, message.id))
+        admission.new.append(_with_id(event, identity))
 
 
 def _admit_reply(

@@ -30,7 +30,7 @@ from durable_host.model.history import (
     OrchestratorStarted,
     SubOrchestrationInstanceFailed,
 )
-from durable_host.model.ids import InstanceId, MessageId
+from durable_host.model.ids import InstanceId, MessageId, postponed_id
 from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
@@ -373,7 +373,7 @@ class Episodes:
         # The id changes, since the store keeps one message of an id and this one leaves the inbox; it changes the same
         # way for a repeated send.
         later.messages = [
-            replace(message, id=_later(message.id), visible_at=due, deliveries=0)
+            replace(message, id=postponed_id(message.id), visible_at=due, deliveries=0)
             for message in inbox
             if message.execution_id is None
         ]
@@ -397,10 +397,6 @@ class Episodes:
             version=state.version if state.version is not None else HistoryVersion(0, 0),
         )
         return ended
-
-
-def _later(id: MessageId) -> MessageId:
-    return id if id.endswith(":later") else MessageId(f"{id}:later")
 
 
 def _nothing(admission: Admission, inbox: Sequence[Message], why: str | None = None) -> Admission:

@@ -7,7 +7,16 @@ from typing import NewType
 
 from durable_host.errors import InvalidInstanceIdError
 
-__all__ = ["DispatchId", "ExecutionId", "InstanceId", "MessageId", "check_instance_id", "dispatch_id"]
+__all__ = [
+    "DispatchId",
+    "ExecutionId",
+    "InstanceId",
+    "MessageId",
+    "check_instance_id",
+    "dispatch_id",
+    "original_id",
+    "postponed_id",
+]
 
 InstanceId = NewType("InstanceId", str)
 """Chosen by the caller or generated: 1 to 256 characters at starts; a hub taken over may hold others."""
@@ -20,6 +29,8 @@ MessageId = NewType("MessageId", str)
 
 DispatchId = NewType("DispatchId", str)
 """One scheduled request; a reply counts only if it carries the id that history recorded. 32 hexadecimal digits."""
+
+_POSTPONED = ":later"
 
 _FORBIDDEN = frozenset("/\\#?")
 
@@ -57,3 +68,13 @@ def dispatch_id(execution_id: str, task_id: int, kind: str, name: str, payload: 
     digest.update("\x1f".join(map(str, map(len, fields))).encode())
     digest.update("\x1e".join(fields).encode("utf-8", "surrogatepass"))
     return DispatchId(digest.hexdigest())
+
+
+def postponed_id(id: MessageId) -> MessageId:
+    """The id under which a message is sent again for later, while the original leaves the inbox."""
+    return id if id.endswith(_POSTPONED) else MessageId(f"{id}{_POSTPONED}")
+
+
+def original_id(id: MessageId) -> MessageId:
+    """The id that the sender gave: history records this one, so that the sender's repetition is recognised."""
+    return MessageId(id.removesuffix(_POSTPONED))

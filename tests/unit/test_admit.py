@@ -115,6 +115,15 @@ def test_event_with_a_known_message_id_is_taken_once() -> None:
     assert again.consumed == ["ev"]
 
 
+def test_event_sent_again_for_later_and_its_repetition_are_one_event() -> None:
+    index = HistoryIndex(episode(started()))
+
+    admission = admit(index, [message(raised("go"), "m1:later"), message(raised("go"), "m1")], max_deferrals=12)
+
+    assert [event.message_id for event in admission.new] == ["m1"]
+    assert admission.consumed == ["m1:later", "m1"]
+
+
 def test_event_that_the_previous_generation_took_is_not_taken_again() -> None:
     carried = ExecutionStarted(
         timestamp=T0,
