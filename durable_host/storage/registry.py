@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import cast
 
+from durable_host.environment import Environment, system_environment
 from durable_host.errors import ConfigurationError
-from durable_host.storage.contract import StorageProvider
+from durable_host.storage.contract import StorageOptions, StorageProvider, TaskHubStore
 
-__all__ = ["GROUP", "REFUSED", "find_provider", "load_provider", "provider_for_url", "provider_names", "providers"]
+__all__ = [
+    "GROUP",
+    "REFUSED",
+    "find_provider",
+    "load_provider",
+    "open_hub",
+    "provider_for_url",
+    "provider_names",
+    "providers",
+]
 
 GROUP = "durable_host.providers"
 
@@ -78,6 +89,28 @@ def provider_for_url(url: str) -> StorageProvider:
     raise ConfigurationError(
         f"--storage is {url!r}: no provider knows the scheme {scheme!r}; known schemes: {', '.join(sorted(schemes))}."
     )
+
+
+def open_hub(storage: str, hub: str = "TestHubName", *, environment: Environment | None = None) -> TaskHubStore:
+    """The store of a task hub, for library use: hand it to a TaskHubWorker or a TaskHubClient.
+
+    Args:
+        storage: a provider's name (`memory`, `sqlite`) or a URL (`sqlite:///orders.db`); paths are relative to the
+            working directory.
+
+    Returns:
+        The store, neither created nor entered; a TaskHubWorker does both.
+
+    Raises:
+        ConfigurationError: no such provider, or its settings are wrong.
+    """
+    is_url = ":" in storage
+    provider = provider_for_url(storage) if is_url else load_provider(storage, where="storage")
+    options = StorageOptions(hub=hub, settings={}, folder=Path.cwd(), url=storage if is_url else None)
+    problems = provider.problems(options)
+    if problems:
+        raise ConfigurationError(problems)
+    return provider.open(options, environment or system_environment()).hub
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
