@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import msgspec
 
@@ -25,7 +24,6 @@ __all__ = [
 
 JSON_TYPE = "application/json; charset=utf-8"
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,7 +42,7 @@ class Request:
     method: str
     path: str
     query_text: str = ""
-    headers: Mapping[str, str] = _NO_HEADERS
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b""
     scheme: str = "http"
     host: str = "localhost"

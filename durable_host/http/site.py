@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from durable_host.bindings.http_types import AuthLevel, HttpRequest, HttpResponse
 from durable_host.bindings.routes import Match, RouteTable
@@ -63,7 +62,7 @@ class Site:
     demands_keys: bool
     homepage: bool = True
     throttle: Throttle = field(default_factory=Throttle)
-    custom_headers: Mapping[str, str] = MappingProxyType({})
+    custom_headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     async def public(self, request: Request) -> Answer:
         """Answer a request to the public endpoint; never raises."""
