@@ -255,11 +255,7 @@ class Episodes:
             history = await self._store.get_history(position.instance_id) or ()
         assert index.started is not None and position.state is not None and position.version is not None
         plan = plan_rewind(history)
-        present = list(history)
-        for at, each in amend(history, plan.removed):
-            present[at] = each
-        orphans = await self._executor.unmatched(position.instance_id, present)
-        advance.amended = amend(history, plan.removed | frozenset(orphans))
+        advance.amended = amend(history, plan.removed)
         present = list(history)
         for at, each in advance.amended:
             present[at] = each

@@ -73,6 +73,8 @@ class OrchestrationExecutor(Protocol):
 
     `execute` never raises for a user's mistake: a failing orchestrator, non-determinism included, is an
     EpisodeResult with CompleteOrchestration(FAILED). What it raises is our own fault and leads to quarantine.
+    After a rewind, history holds GenericEvents in place of failures; what the orchestrator had done because of them is
+    passed over in replay.
     """
 
     def handles(self, name: str, version: str | None) -> bool:
@@ -85,13 +87,6 @@ class OrchestrationExecutor(Protocol):
 
     async def execute(self, episode: Episode) -> EpisodeResult:
         """Run one episode."""
-        ...
-
-    async def unmatched(self, instance_id: InstanceId, events: Sequence[HistoryEvent]) -> Sequence[int]:
-        """Indexes of requests in a history that replaying it does not ask for, and of their answers.
-
-        A rewind takes failures out of a history; what the orchestrator did because of them goes, too.
-        """
         ...
 
 
