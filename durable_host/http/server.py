@@ -12,10 +12,11 @@ empty 400, so that the RPC endpoint never sends anything but JSON. A client that
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -73,11 +74,19 @@ class HttpServer:
     """Listens while its context is entered; `attach` puts a site behind it.
 
     Entering binds the sockets, so that addresses are known before the app is loaded: `origin` and `rpc_base`.
+
+    Args:
+        sockets: bound already and kept open by somebody else, for the public endpoint; by default it binds its own.
     """
 
     def __init__(
-        self, options: HttpOptions, environment: Environment | None = None, metrics: Metrics | None = None
+        self,
+        options: HttpOptions,
+        environment: Environment | None = None,
+        metrics: Metrics | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
+        self._given = list(sockets)
         self.options = options
         self._environment = environment or system_environment()
         self._metrics = metrics
@@ -171,8 +180,13 @@ class HttpServer:
         options = self.options
         host = options.host
         try:
-            self._sockets = _bind(host, options.port)
+            self._sockets = self._given or _bind(host, options.port)
         except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"Port {options.port} is unavailable. Close the process using that port, or specify another port "
+                    "using --port [-p]."
+                ) from error
             raise ConfigurationError(
                 f"Cannot listen on {host or 'any address'}, port {options.port}: {error.strerror or error}. "
                 "Stop whatever uses the port, or choose another one with --port."
