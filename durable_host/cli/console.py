@@ -57,10 +57,7 @@ def report_error(error: Exception, *, as_json: bool = False, debug: bool = False
         traceback.print_exception(error)
         return 1
     problems: Sequence[str] = [_text(error)]
-    trace = getattr(error, "traceback", None)
-    if isinstance(trace, str):  # the user's own import error: their traceback and nothing else
-        problems = [trace.rstrip()]
-    elif isinstance(error, (ConfigurationError, IndexingError)):
+    if isinstance(error, (ConfigurationError, IndexingError)):
         problems = error.problems
     if as_json:
         sys.stderr.buffer.write(msgspec.json.encode({"error": "\n".join(problems), "problems": problems}) + b"\n")

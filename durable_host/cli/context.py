@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +44,11 @@ class Hub:
     environment: Environment = field(default_factory=system_environment)
 
 
-def load_context(arguments: argparse.Namespace) -> AppContext:
-    """Read the app that the arguments name; values of local.settings.json go into this process's environment.
+def load_context(arguments: argparse.Namespace, *, environ: MutableMapping[str, str] | None = None) -> AppContext:
+    """Read the app that the arguments name; values of local.settings.json go into the environment.
+
+    Args:
+        environ: by default the process's own environment.
 
     Raises:
         ConfigurationError: the folder does not exist, or host.json is wrong.
@@ -58,9 +61,10 @@ def load_context(arguments: argparse.Namespace) -> AppContext:
     folder = folder.resolve()
     path = find_host_json(folder, home=_home())
     local = load_local_settings(folder, *([path.parent] if path is not None else []))
-    skipped = export(local, os.environ)
-    settings = Settings(os.environ)
-    host_json = load_host_json(path, os.environ, setting=settings.get)
+    variables = os.environ if environ is None else environ
+    skipped = export(local, variables)
+    settings = Settings(variables)
+    host_json = load_host_json(path, variables, setting=settings.get)
     return AppContext(folder, settings, local, host_json, (*local.warnings, *skipped))
 
 

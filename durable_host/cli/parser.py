@@ -96,7 +96,7 @@ def _start(commands: Commands) -> None:
     parser.add_argument("--functions", nargs="+", metavar="NAME", help="load only these functions")
     parser.add_argument("--user-log-level", type=_level, metavar="LEVEL", help="least level of what functions log")
     parser.add_argument("--verbose", action="store_true", help="show the host's own messages")
-    parser.add_argument("--reload-child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--reload-child", help=argparse.SUPPRESS)
 
 
 def _init(commands: Commands) -> None:

@@ -157,8 +157,8 @@ class _CategoryFilter(logging.Filter):
 class ConsoleFormatter(logging.Formatter):
     """`[2024-01-01T00:00:00.000Z] message`, each line of a message with the time.
 
-    Constant messages of this project's loggers are followed by their facts; the lines about functions carry theirs in the
-    text, as in Azure.
+    Constant messages of this project's loggers are followed by their facts; the lines about functions carry theirs in
+    the text, as in Azure.
     """
 
     def __init__(self, *, colours: bool = False) -> None:
@@ -202,12 +202,18 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(
-    rules: LevelRules, *, stream: TextIO | None = None, json: bool = False, colours: bool | None = None
+    rules: LevelRules,
+    *,
+    stream: TextIO | None = None,
+    json: bool = False,
+    colours: bool | None = None,
+    enabled: bool = True,
 ) -> None:
     """Send all records of the process to one stream by these rules; earlier handlers of the root logger go.
 
     Args:
         stream: standard output by default.
+        enabled: False: nothing is written.
         colours: by default where the stream is a terminal and `NO_COLOR` is not set.
     """
     target = stream if stream is not None else sys.stdout
@@ -220,7 +226,7 @@ def configure_logging(
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-    root.addHandler(handler)
+    root.addHandler(handler if enabled else logging.NullHandler())
     least = rules.least()
     if os.environ.get("PYTHON_ENABLE_DEBUG_LOGGING") == "1":
         least = min(least, logging.DEBUG)
