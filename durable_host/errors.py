@@ -5,6 +5,7 @@
     ├── IndexingError                 function_app.py: the app author's to fix
     ├── PayloadError                  a value that JSON cannot carry, or that does not fit its annotation
     ├── InvalidInstanceIdError        an id that breaks the rules of 1-256 characters
+    ├── UnknownFunctionError          a start of an orchestrator that this app does not have
     ├── InstanceNotFoundError
     ├── InstanceExistsError           a start under an id that is in use
     ├── InvalidStateError             an operation that the instance's status does not allow
@@ -51,6 +52,7 @@ __all__ = [
     "StoreUnavailableError",
     "SubOrchestrationFailedError",
     "TaskFailedError",
+    "UnknownFunctionError",
     "UnsupportedError",
     "WaitTimeoutError",
 ]
@@ -91,6 +93,14 @@ class InvalidInstanceIdError(DurableHostError, ValueError):
         self.instance_id = instance_id
         self.rule = rule
         super().__init__(f"Instance id {instance_id!r} is not valid: {rule}.")
+
+
+class UnknownFunctionError(DurableHostError, LookupError):
+    """A start of an orchestrator that this app does not have; the text lists those it has."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(message)
 
 
 class InstanceNotFoundError(DurableHostError, LookupError):
