@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +12,26 @@ import pytest
 from durable_host.environment import system_environment
 from durable_host.errors import StoreMismatchError
 from durable_host.storage.contract import StorageOptions
+from durable_host.testing.store_contract import ContractHub, StoreContract, contract_environment
 from durable_host_providers.memory import MemoryHub, provider
+
+
+class TestMemory(StoreContract):
+    """On virtual time, in several orders of callbacks."""
+
+    seeds = (0, 1, 2)
+
+    @asynccontextmanager
+    async def new_hub(self) -> AsyncIterator[ContractHub]:
+        environment = contract_environment()
+        hub = MemoryHub(environment)
+        yield ContractHub(open=hub.open, environment=environment, host_state=lambda: hub.host_state)
+
+
+class TestMemoryOnARealLoop(TestMemory):
+    """As users run it, with a clock that tests can move on."""
+
+    simulated = False
 
 
 async def test_a_hub_that_was_not_created_cannot_be_opened() -> None:
