@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from durable_host.bindings.http_types import AuthLevel, HttpRequest, HttpResponse
     from durable_host.engine.client import TaskHubClient
+    from durable_host.engine.composites import task_all, task_any, when_all, when_all_settled, when_any
     from durable_host.engine.context import DurableOrchestrationContext
     from durable_host.engine.settings import EngineSettings
-    from durable_host.engine.tasks import Task, task_all, task_any, when_all, when_all_settled, when_any
+    from durable_host.engine.tasks import Task
     from durable_host.engine.timers import TimerTask
     from durable_host.errors import (
         ActivityFailedError,
@@ -90,9 +91,10 @@ __all__ = [
 _HOMES = {
     "bindings.http_types": ("AuthLevel", "HttpRequest", "HttpResponse"),
     "engine.client": ("TaskHubClient",),
+    "engine.composites": ("task_all", "task_any", "when_all", "when_all_settled", "when_any"),
     "engine.context": ("DurableOrchestrationContext",),
     "engine.settings": ("EngineSettings",),
-    "engine.tasks": ("Task", "task_all", "task_any", "when_all", "when_all_settled", "when_any"),
+    "engine.tasks": ("Task",),
     "engine.timers": ("TimerTask",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "functions.app": ("Blueprint", "DFApp", "FunctionApp"),

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar, overload
 from uuid import NAMESPACE_OID, NAMESPACE_URL, UUID, uuid5
 
 from durable_host.engine.annotations import result_type
+from durable_host.engine.composites import Composites
 from durable_host.engine.execution import CallWaiter, Continuation, Execution
 from durable_host.engine.fanout import MapTask
 from durable_host.engine.retries import RetryingCall
@@ -23,11 +24,6 @@ from durable_host.engine.tasks import (
     CallTask,
     EventTask,
     Task,
-    task_all,
-    task_any,
-    when_all,
-    when_all_settled,
-    when_any,
 )
 from durable_host.engine.timers import TimerTask, due
 from durable_host.engine.waits import TimedEventTask
@@ -66,7 +62,7 @@ class _ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
-class DurableOrchestrationContext:
+class DurableOrchestrationContext(Composites):
     """The only way for an orchestrator to act and to learn about the world.
 
     Methods that return a task take effect when they are called; yield (generator) or await (`async def`) the task to
@@ -515,14 +511,6 @@ class DurableOrchestrationContext:
             raise ValueError("send_event needs the id of an instance and the name of an event")
         text = None if data is None else encode_payload(data)
         self._execution.send_event(InstanceId(instance_id), name, text)
-
-    # Composites. Also importable as functions from durable_host.
-
-    when_all = staticmethod(when_all)
-    when_any = staticmethod(when_any)
-    when_all_settled = staticmethod(when_all_settled)
-    task_all = staticmethod(task_all)
-    task_any = staticmethod(task_any)
 
     # The end, and what the world sees.
 
