@@ -155,7 +155,7 @@ class Host:
             hub_client=hubs.declared,
             script_root=config.folder,
         )
-        app = load_app(config.folder, setting=config.settings.get, allow=config.functions)
+        app = load_app(config.folder, setting=config.settings.get, functions=config.functions)
         for warning in app.warnings:
             logger.warning("%s", warning)
         self._runtime = FunctionRuntime(app, services)
