@@ -164,7 +164,7 @@ async def _check(client: TaskHubClient, family: str, size: int) -> None:
     prefix = {"W5": "w1"}.get(family, family.lower())
     names = [prefix] if family in {"W3", "W6"} else [f"{prefix}-{number}" for number in range(size)]
     wanted = RuntimeStatus.PENDING if family == "W4" else RuntimeStatus.COMPLETED
-    found = {state.instance_id: state async for state in client.instances(InstanceQuery(limit=1_000))}
+    found = {str(state.instance_id): state async for state in client.instances(InstanceQuery(limit=1_000))}
     for name in names:
         state = found.pop(name)
         output = None if state.output is None else json.loads(state.output)

@@ -10,6 +10,7 @@ default `synchronous=FULL` is what ours uses, too. Of two ways to do the same th
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import sqlite3
 import sys
@@ -75,7 +76,7 @@ def _settings(file: str) -> Any:
 
 async def _start_one(workflow: Any, instance: str, argument: int) -> Any:
     with SetWorkflowID(instance):
-        if asyncio.iscoroutinefunction(workflow):
+        if inspect.iscoroutinefunction(workflow):
             return await DBOS.start_workflow_async(workflow, argument)
         return await asyncio.to_thread(DBOS.start_workflow, workflow, argument)
 

@@ -27,7 +27,7 @@ from durable_host_providers.sqlite import provider
 
 __all__ = ["open_store"]
 
-LOG = ""
+_LOG = Path()
 
 
 def open_store(file: Path, *, worker: bool) -> TaskHubStore:
@@ -37,7 +37,7 @@ def open_store(file: Path, *, worker: bool) -> TaskHubStore:
 
 def _acted(task: str) -> str:
     token = f"{task} {uuid.uuid4().hex}"
-    file = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, f"{token}\n".encode())
     finally:
@@ -59,8 +59,11 @@ async def chain(context: DurableOrchestrationContext) -> list[str]:
     """Five steps, blocking and async in turn, with a timer between."""
     tokens: list[str] = []
     for number in range(5):
-        step = blocking_step if number % 2 else async_step
-        tokens.append(await context.call_activity(step, f"{context.instance_id}/{number}"))
+        task = f"{context.instance_id}/{number}"
+        if number % 2:
+            tokens.append(await context.call_activity(blocking_step, task))
+        else:
+            tokens.append(await context.call_activity(async_step, task))
         if number == 2:
             await context.create_timer(context.current_utc_datetime + timedelta(milliseconds=50))
     return tokens
@@ -115,5 +118,5 @@ async def _main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    LOG = sys.argv[2]
+    _LOG = Path(sys.argv[2])
     asyncio.run(_main(Path(sys.argv[1])))

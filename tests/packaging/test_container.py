@@ -34,8 +34,7 @@ def _values(name: str) -> list[str]:
 
 
 def _compose() -> dict[str, Any]:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    assert isinstance(compose, dict)
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     return compose
 
 

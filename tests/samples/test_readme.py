@@ -76,6 +76,7 @@ def test_first_app_and_its_commands_work(tmp_path: Path) -> None:
 
     with HostProcess(app, command=[str(tools / start[0]), start[1], str(app)], environment=environment) as host:
         assert start == ["durable-host", "start", "my_app"]
+        links: dict[str, str] = {}
         for command in BLOCKS["requests"].strip().splitlines():
             text = command.replace("http://localhost:7071", host.address)
             done = subprocess.run(
