@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def _free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _host(folder: Path, provider: str, session: aiohttp.ClientSession) -> AsyncIterator[tuple[str, float, int]]:
+async def _host(folder: Path, provider: str, session: aiohttp.ClientSession) -> AsyncGenerator[tuple[str, float, int], None]:
     """A running host: its address, seconds from the command to ready, and process id."""
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
