@@ -32,7 +32,9 @@ def _free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _host(folder: Path, provider: str, session: aiohttp.ClientSession) -> AsyncGenerator[tuple[str, float, int], None]:
+async def _host(
+    folder: Path, provider: str, session: aiohttp.ClientSession
+) -> AsyncGenerator[tuple[str, float, int], None]:
     """A running host: its address, seconds from the command to ready, and process id."""
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
