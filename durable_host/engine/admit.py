@@ -72,15 +72,15 @@ class Admission:
         dropped: for the log.
     """
 
-    new: list[HistoryEvent] = field(default_factory=list)
-    consumed: list[MessageId] = field(default_factory=list)
-    deferred: list[MessageId] = field(default_factory=list)
+    new: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
+    consumed: list[MessageId] = field(default_factory=list[MessageId])
+    deferred: list[MessageId] = field(default_factory=list[MessageId])
     start: ExecutionStarted | None = None
     replaced: bool = False
     rewind: tuple[Message, ExecutionRewound] | None = None
     repeat: tuple[Message, ParentInstance] | None = None
-    refusals: list[Refusal] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    dropped: list[Dropped] = field(default_factory=list[Dropped])
 
 
 def admit(index: HistoryIndex, inbox: Sequence[Message], *, max_deferrals: int) -> Admission:

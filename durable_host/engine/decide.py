@@ -77,9 +77,9 @@ class Decision:
         failed_limit: the generation passed `max_actions` and was ended.
     """
 
-    events: list[HistoryEvent] = field(default_factory=list)
-    activities: list[ActivityTask] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    events: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
+    activities: list[ActivityTask] = field(default_factory=list[ActivityTask])
+    messages: list[Message] = field(default_factory=list[Message])
     next: ContinueAsNew | None = None
     failed_limit: bool = False
 

@@ -68,10 +68,10 @@ class Advance:
     """What one step of an instance changes: the parts of a checkpoint, and the position after it is committed."""
 
     admission: Admission
-    events: list[HistoryEvent] = field(default_factory=list)
-    amended: list[tuple[int, HistoryEvent]] = field(default_factory=list)
-    activities: list[ActivityTask] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    events: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
+    amended: list[tuple[int, HistoryEvent]] = field(default_factory=list[tuple[int, HistoryEvent]])
+    activities: list[ActivityTask] = field(default_factory=list[ActivityTask])
+    messages: list[Message] = field(default_factory=list[Message])
     state: InstanceState | None = None
     replaced: bool = False
     session: ExecutorSession | None = None
@@ -199,11 +199,12 @@ class Episodes:
         """Run an episode, and those of the generations that follow while it continues as new without waiting."""
         custom_status = state.custom_status if state is not None else started.custom_status
         close = True
-        for turn in range(_MAX_GENERATIONS + 1):
+        turn = 0
+        while True:
             if turn == _MAX_GENERATIONS:
-                events = self._pause(advance, started, episode.new, now)
-                session = None
+                events, session = self._pause(advance, started, episode.new, now), None
                 break
+            turn += 1
             result = await self._executor.execute(episode)
             session = result.session
             custom_status = result.custom_status if result.custom_status is not None else custom_status

@@ -174,7 +174,8 @@ class HistoryIndex:
             if event.message_id is not None and isinstance(event, _REMEMBERED):
                 self.messages[event.message_id] = None
 
-    def _schedule(self, id: int, task: OpenTask | None) -> None:
+    def schedule(self, id: int, task: OpenTask | None) -> None:
+        """Fold in a scheduling event; None: nobody waits for an answer."""
         self.actions += 1
         self.top = max(self.top, id)
         self.reopened.discard(id)
@@ -183,7 +184,8 @@ class HistoryIndex:
             if task.kind is TaskKind.ACTIVITY:
                 self.open_activities += 1
 
-    def _answer(self, id: int) -> None:
+    def answer(self, id: int) -> None:
+        """Fold in an answer to an open request."""
         task = self.open.pop(id, None)
         if task is not None and task.kind is TaskKind.ACTIVITY:
             self.open_activities -= 1
@@ -205,25 +207,25 @@ def _execution_started(index: HistoryIndex, event: ExecutionStarted) -> None:
 
 
 def _task_scheduled(index: HistoryIndex, event: TaskScheduled) -> None:
-    index._schedule(event.event_id, OpenTask(TaskKind.ACTIVITY, event.dispatch_id))
+    index.schedule(event.event_id, OpenTask(TaskKind.ACTIVITY, event.dispatch_id))
 
 
 def _timer_created(index: HistoryIndex, event: TimerCreated) -> None:
-    index._schedule(event.event_id, OpenTask(TaskKind.TIMER, event.dispatch_id))
+    index.schedule(event.event_id, OpenTask(TaskKind.TIMER, event.dispatch_id))
 
 
 def _child_created(index: HistoryIndex, event: SubOrchestrationInstanceCreated) -> None:
     task = None if event.detached else OpenTask(TaskKind.CHILD, event.dispatch_id, event.instance_id)
-    index._schedule(event.event_id, task)
+    index.schedule(event.event_id, task)
 
 
 def _event_sent(index: HistoryIndex, event: EventSent) -> None:
-    index._schedule(event.event_id, None)
+    index.schedule(event.event_id, None)
 
 
 def _answered(index: HistoryIndex, event: Reply) -> None:
     if index.answers(event):
-        index._answer(event.task_id)
+        index.answer(event.task_id)
 
 
 def _completed(index: HistoryIndex, event: ExecutionCompleted) -> None:

@@ -199,7 +199,7 @@ class LeaseKeeper:
         if blocked >= self._watchdog and not self._reported:
             self._reported = True
             self._metrics.count("main_loop_blocked")
-            frame = sys._current_frames().get(self._main_thread)
+            frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]
             logger.error(
                 "the event loop has been blocked for %.1f s by %s. Orchestrators must not wait or compute for long; "
                 "async activities must not call blocking functions: declare them with `def`, or use "
