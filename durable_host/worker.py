@@ -211,6 +211,18 @@ class TaskHubWorker:
         orchestrations, activities = self._orchestration_dispatcher, self._activity_dispatcher
         return orchestrations is None or activities is None or (not orchestrations.busy and not activities.busy)
 
+    @property
+    def cached_instances(self) -> int:
+        """Instances whose position this worker keeps, those it holds included."""
+        dispatcher = self._orchestration_dispatcher
+        return 0 if dispatcher is None else dispatcher.kept[0]
+
+    @property
+    def cached_bytes(self) -> int:
+        """About how many bytes these positions keep alive."""
+        dispatcher = self._orchestration_dispatcher
+        return 0 if dispatcher is None else dispatcher.kept[1]
+
     # Inside.
 
     async def _run(self) -> None:

@@ -60,7 +60,14 @@ class GroupCommit(Generic[T]):
             count = min(self._batch, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
             self._writing += 1
-            self._group.create_task(self._run(batch))
+            writing = self._run(batch)
+            try:
+                self._group.create_task(writing)
+            except RuntimeError:
+                # The worker is going down and its group takes no more tasks: nothing of this has been written.
+                writing.close()
+                for _, future in batch:
+                    future.cancel()
 
     async def _run(self, batch: list[tuple[T, asyncio.Future[CommitOutcome]]]) -> None:
         try:

@@ -23,7 +23,7 @@ from durable_host.engine.committer import GroupCommit
 from durable_host.engine.episode import Advance, Episodes, Position
 from durable_host.engine.executor import OrchestrationExecutor
 from durable_host.engine.leases import HeldLease, LeaseKeeper
-from durable_host.engine.sessions import CachedInstance, SessionCache
+from durable_host.engine.sessions import CachedInstance, SessionCache, size_of
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
 from durable_host.model.history import ExecutionStarted, TaskCompleted, TaskFailed
@@ -48,7 +48,18 @@ _MAX_BACK_OFF = 600
 class _Held:
     """An instance whose lease this worker has."""
 
-    __slots__ = ("instance_id", "item", "lease", "lost", "messages", "parked_at", "position", "results", "running")
+    __slots__ = (
+        "instance_id",
+        "item",
+        "lease",
+        "lost",
+        "messages",
+        "parked_at",
+        "position",
+        "results",
+        "running",
+        "size",
+    )
 
     def __init__(self, item: OrchestrationWorkItem, lease: HeldLease) -> None:
         self.instance_id = item.instance_id
@@ -60,6 +71,7 @@ class _Held:
         self.running = False
         self.lost = False
         self.parked_at = 0.0
+        self.size = 0
 
 
 class OrchestrationDispatcher:
@@ -98,9 +110,11 @@ class OrchestrationDispatcher:
         self._held: dict[InstanceId, _Held] = {}
         self._ready: deque[_Held] = deque()
         self._parked: dict[InstanceId, _Held] = {}
+        self._parked_size = 0
         self._active = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._making_room = False
         self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -148,6 +162,11 @@ class OrchestrationDispatcher:
         """Whether an instance is being processed or waits for a slot."""
         return bool(self._active or self._ready)
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many positions are cached or held, and about how many bytes they keep alive."""
+        return len(self._cache) + len(self._held), self._cache.size + self._parked_size
+
     # Draining.
 
     async def drain(self) -> None:
@@ -171,7 +190,7 @@ class OrchestrationDispatcher:
     # Inside.
 
     def _wake(self, held: _Held) -> None:
-        self._parked.pop(held.instance_id, None)
+        self._unpark(held)
         if held.running:
             return
         held.running = True
@@ -421,7 +440,7 @@ class OrchestrationDispatcher:
         held.lost = True
         if self._held.get(held.instance_id) is held:
             del self._held[held.instance_id]
-        self._parked.pop(held.instance_id, None)
+        self._unpark(held)
         self._leases.release(held.lease)
         self._cache.drop(held.instance_id)
         position, held.position = held.position, None
@@ -435,9 +454,43 @@ class OrchestrationDispatcher:
 
     def _park(self, held: _Held) -> None:
         held.parked_at = self._loop.time()
+        position = held.position
+        if position is not None and position.state is not None and position.session is not None:
+            held.size = size_of(position.index, position.state, position.session)
         self._parked[held.instance_id] = held
+        self._parked_size += held.size
+        if (
+            len(self._parked) > self._settings.max_cached_sessions
+            or self._parked_size > self._settings.max_cached_bytes
+        ) and not self._making_room:
+            self._making_room = True
+            self._group.create_task(self._make_room())
         if self._sweeper is None:
             self._sweeper = self._group.create_task(self._sweep())
+
+    def _unpark(self, held: _Held) -> None:
+        if self._parked.pop(held.instance_id, None) is not None:
+            self._parked_size -= held.size
+
+    async def _make_room(self) -> None:
+        """Let go of those parked longest: what is held counts against the same bounds as what is cached."""
+        try:
+            while self._parked and (
+                len(self._parked) > self._settings.max_cached_sessions
+                or self._parked_size > self._settings.max_cached_bytes
+            ):
+                oldest: list[_Held] = []
+                left, size = len(self._parked), self._parked_size
+                for held in self._parked.values():
+                    if left <= self._settings.max_cached_sessions * 3 // 4 and size <= (
+                        self._settings.max_cached_bytes * 3 // 4
+                    ):
+                        break
+                    oldest.append(held)
+                    left, size = left - 1, size - held.size
+                await self._release(oldest)
+        finally:
+            self._making_room = False
 
     async def _sweep(self) -> None:
         """Let go of instances that nothing happens to; runs while there are any."""
@@ -462,7 +515,7 @@ class OrchestrationDispatcher:
         for held in idle:
             leases.append(held.lease.lease)
             self._leases.release(held.lease)
-            self._parked.pop(held.instance_id, None)
+            self._unpark(held)
             if self._held.get(held.instance_id) is held:
                 del self._held[held.instance_id]
             position, held.position = held.position, None

@@ -14,7 +14,7 @@ from durable_host.engine.index import HistoryIndex
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import HistoryVersion, InstanceState
 
-__all__ = ["CachedInstance", "SessionCache"]
+__all__ = ["CachedInstance", "SessionCache", "size_of"]
 
 _BASE_SIZE = 2_000
 
@@ -30,13 +30,18 @@ class CachedInstance:
 
     def size(self) -> int:
         """About how many bytes it keeps alive."""
-        payloads = len(self.state.input or "") + len(self.state.custom_status or "")
-        known = 200 * (len(self.index.open) + len(self.index.messages))
-        return _BASE_SIZE + 2 * payloads + known + self.session.size()
+        return size_of(self.index, self.state, self.session)
 
     def close(self) -> None:
         """Let go of the user's code."""
         self.session.close()
+
+
+def size_of(index: HistoryIndex, state: InstanceState, session: ExecutorSession) -> int:
+    """About how many bytes an instance's position keeps alive."""
+    payloads = len(state.input or "") + len(state.custom_status or "")
+    known = 200 * (len(index.open) + len(index.messages))
+    return _BASE_SIZE + 2 * payloads + known + session.size()
 
 
 class SessionCache:

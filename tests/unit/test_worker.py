@@ -20,6 +20,7 @@ from durable_host.errors import (
     InstanceExistsError,
     InstanceNotFoundError,
     InvalidStateError,
+    StoreUnavailableError,
     SubOrchestrationFailedError,
     WaitTimeoutError,
 )
@@ -647,3 +648,67 @@ async def test_time_within_a_history_never_steps_back() -> None:
     assert seen[1] >= seen[0]
     starts = [event.timestamp for event in events if event_type(event) == "OrchestratorStarted"]
     assert starts == sorted(starts)
+
+
+async def test_memory_stays_bounded_with_ten_thousand_instances_and_large_payloads() -> None:
+    gate = asyncio.Event()
+
+    async def waits() -> None:
+        await gate.wait()
+
+    async def holds(context: Context) -> int:
+        await context.call_activity("waits")
+        data = await context.wait_for_external_event("go")
+        return len(data)
+
+    def register(worker: TaskHubWorker) -> None:
+        worker.activity(waits)
+        worker.orchestrator(holds)
+
+    settings = EngineSettings(max_cached_sessions=200, max_cached_bytes=20_000_000)
+    async with running(register, settings=settings) as worker:
+        client = worker.client
+        small = [await client.start(holds) for _ in range(10_000)]
+        large = [await client.start(holds, "x" * 1_000_000) for _ in range(100)]
+        await asyncio.sleep(60)
+        assert worker.cached_instances <= 200 + settings.max_concurrent_orchestrations
+        assert worker.cached_bytes <= 20_000_000 + settings.max_concurrent_orchestrations * 2_100_000
+        gate.set()
+        for instance in (*small[:5], *large):
+            await client.raise_event(instance, "go", "y" * 100)
+        assert [await client.result(each, timeout=HOUR) for each in large] == [100] * 100
+        assert worker.cached_instances <= 200 + settings.max_concurrent_orchestrations
+        assert worker.cached_bytes <= 20_000_000 + settings.max_concurrent_orchestrations * 2_100_000
+
+
+async def test_start_and_event_that_a_cut_connection_makes_the_client_repeat_count_once() -> None:
+    async def waits(context: Context) -> list[Any]:
+        return [await context.wait_for_external_event("go"), await context.wait_for_external_event("go")]
+
+    cut = {"create_instance": 1, "send": 2}
+
+    async with running(lambda worker: worker.orchestrator(waits)) as worker:
+        store = worker.store
+
+        def cutting(name: str) -> Any:
+            original = getattr(store, name)
+
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                result = await original(*args, **kwargs)
+                if cut[name] > 0:
+                    cut[name] -= 1
+                    raise StoreUnavailableError("the connection was cut after the effect")
+                return result
+
+            return call
+
+        for name in cut:
+            setattr(store, name, cutting(name))
+        instance = await worker.client.start(waits, instance_id="once")
+        await worker.client.raise_event(instance, "go", 1)
+        await worker.client.raise_event(instance, "go", 2)
+        assert await worker.client.result(instance, timeout=HOUR) == [1, 2]
+        page = await worker.client.query(InstanceQuery())
+
+    assert cut == {"create_instance": 0, "send": 0}
+    assert len(page.instances) == 1
