@@ -17,9 +17,9 @@ FOLDER = Path(os.environ.get("CLEANUP_FOLDER") or Path(__file__).resolve().paren
 INSTANCE = "cleanup"  # a fixed id: there is one of it, however often it is started
 
 
-@app.activity_trigger(input_name="keep_seconds")
-def remove_old_files(keep_seconds: float) -> int:
-    limit = time.time() - keep_seconds
+@app.activity_trigger(input_name="age")
+def remove_old_files(age: float) -> int:
+    limit = time.time() - age
     removed = 0
     for path in FOLDER.glob("*"):
         if path.is_file() and path.stat().st_mtime < limit:
