@@ -28,7 +28,7 @@ class Health:
     def __init__(self, check: Callable[[], Awaitable[None]], unready: Callable[[], str | None] = lambda: None) -> None:
         self._check = check
         self._unready = unready
-        self._running: asyncio.Task[str | None] | None = None
+        self._running: asyncio.Future[str | None] | None = None
 
     async def handle(self, request: Request) -> Answer:
         """`GET` or `HEAD` of one of the two paths."""
@@ -50,16 +50,25 @@ class Health:
             case _:
                 return NOT_FOUND
 
-    async def close(self) -> None:
-        """Cancel a check that is under way."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
-
     async def _store(self) -> str | None:
-        if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().create_task(self._judged(), name="store check")
-        return await asyncio.shield(self._running)
+        while self._running is not None:
+            # Somebody asks already. If their connection breaks, the check is ours to make.
+            try:
+                return await asyncio.shield(self._running)
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+        running = self._running = asyncio.get_running_loop().create_future()
+        try:
+            result = await self._judged()
+        except BaseException:
+            running.cancel()
+            raise
+        else:
+            running.set_result(result)
+            return result
+        finally:
+            self._running = None
 
     async def _judged(self) -> str | None:
         try:

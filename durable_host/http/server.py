@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_BODY_LIMIT = 104_857_600
 
 _RPC_TRIES = 9
+_BACKLOG = 128
 _NOT_RUNNING = "Function host is not running."
 
 
@@ -315,6 +316,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
                     continue
                 raise
             one.setblocking(False)
+            one.listen(_BACKLOG)  # only listening claims the port for good: two sockets may be bound to one
             port = port or int(one.getsockname()[1])
     except BaseException:
         for one in bound:
