@@ -159,6 +159,8 @@ class FaultyStore(TaskHubStore):
 
     Attributes:
         crashed: its process is gone; every call raises WorkerCrashedError.
+        patience: lock calls and waits for changes last at least so long when nothing happens. A simulation sets it, since
+            on virtual time nobody minds and calls that find nothing are all that an idle week consists of.
         stalled_until: in the loop's time; calls go out and come back only then, as if the process had been frozen or
             its network cut. Leases run out meanwhile.
     """
@@ -176,6 +178,7 @@ class FaultyStore(TaskHubStore):
         self.plan = plan
         self.crashed = False
         self.traits: StoreTraits = inner.traits  # type: ignore[misc]  # the wrapped store's, hence not of the class
+        self.patience = timedelta(0)
         self.stalled_until = 0.0
         self._crash = crash
         self._observe = observe
@@ -209,7 +212,7 @@ class FaultyStore(TaskHubStore):
         self, limit: int, *, wait: timedelta, cache: HistoryCache
     ) -> Sequence[OrchestrationWorkItem]:
         await self._before("lock_orchestrations")
-        items = await self.inner.lock_orchestrations(limit, wait=wait, cache=cache)
+        items = await self.inner.lock_orchestrations(limit, wait=max(wait, self.patience), cache=cache)
         self._tell("lock_orchestrations", limit, items)
         if items:
             await self._after_lock("lock_orchestrations", [item.lease for item in items])
@@ -217,7 +220,7 @@ class FaultyStore(TaskHubStore):
 
     async def lock_activities(self, limit: int, *, wait: timedelta) -> Sequence[ActivityWorkItem]:
         await self._before("lock_activities")
-        items = await self.inner.lock_activities(limit, wait=wait)
+        items = await self.inner.lock_activities(limit, wait=max(wait, self.patience))
         self._tell("lock_activities", limit, items)
         if items:
             await self._after_lock("lock_activities", [item.lease for item in items])
@@ -277,7 +280,7 @@ class FaultyStore(TaskHubStore):
     async def wait_for_change(
         self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
     ) -> InstanceState | None:
-        return await self.inner.wait_for_change(instance_id, after=after, timeout=timeout)
+        return await self.inner.wait_for_change(instance_id, after=after, timeout=max(timeout, self.patience))
 
     # Inside.
 

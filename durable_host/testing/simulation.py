@@ -39,6 +39,7 @@ from durable_host.executors.native import FunctionRegistry, NativeActivities, Na
 from durable_host.model.ids import InstanceId
 from durable_host.model.messages import ActivityTask
 from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem, TaskHubStore
+from durable_host.telemetry.metrics import Metrics
 from durable_host.testing.environment import InlineThreads, SeededIds, SimulatedClock
 from durable_host.testing.faults import FaultKind, FaultPlan, FaultyStore, Rates, StoreCall
 from durable_host.testing.loop import SimulatedLoop
@@ -59,6 +60,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=1)
 
 CRASH_TABLE: tuple[str, ...] = (
     "before anything",
@@ -319,7 +322,10 @@ class _Simulation:
         self.failures: list[str] = []
         self.ran: Counter[str] = Counter()
         self.stirred = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.broken = asyncio.Event()
         self.mutate = mutate
+        self.metrics = Metrics()
         self.registry = FunctionRegistry()
         for orchestrator in scenario.orchestrators:
             self.registry.add_orchestrator(orchestrator)
@@ -351,6 +357,7 @@ class _Simulation:
                 self.failures.append(f"worker {process.number} failed: {_innermost(error)!r}")
                 logger.error("simulated worker failed", exc_info=error)
                 self.over = True
+                self.broken.set()
             for task in list(process.tasks):
                 task.cancel()
             rest = list(process.tasks)
@@ -370,6 +377,7 @@ class _Simulation:
 
         inner = await self.hub.open(environment, self.plan, random, crash)
         process.store = FaultyStore(inner, self.quiet, crash=crash, observe=lambda call: self.observe(process, call))
+        process.store.patience = _PATIENCE
         settings = self.scenario.settings or EngineSettings(
             store_inputs=True,
             max_concurrent_orchestrations=8,
@@ -382,24 +390,22 @@ class _Simulation:
             settings=settings,
             orchestrations=NativeOrchestrations(self.registry),
             activities=_WatchedActivities(NativeActivities(self.registry, environment), process, self.ran),
+            metrics=self.metrics,
             lease_thread=False,
         )
         if self.mutate is not None:
             self.mutate(worker)
         await worker.start()
+        # Some workers stop in good order before the trouble is over; the last ones stay.
         lifetime = self.random.expovariate(1 / 200.0)
+        if asyncio.get_running_loop().time() + lifetime > self.load.trouble:
+            lifetime = self.load.limit
         try:
-            async with asyncio.timeout(None if self.calm else lifetime) as patience:
-                while not self.over:
-                    await self._stopping(patience)
+            async with asyncio.timeout(lifetime):
+                await self.ended.wait()
         except TimeoutError:
             pass
         await worker.stop()
-
-    async def _stopping(self, patience: asyncio.Timeout) -> None:
-        await asyncio.sleep(30)
-        if self.calm:
-            patience.reschedule(None)
 
     def kill(self, process: _Process) -> None:
         """The process is gone at whatever `await` its tasks stand."""
@@ -514,8 +520,9 @@ class _Simulation:
                 watch = self.spawn(self.drive(world))
                 try:
                     async with asyncio.timeout(self.load.limit):
-                        while not watch.done() and not self.failures:
-                            await asyncio.wait([watch], timeout=600)
+                        broken = self.spawn(self.broken.wait())
+                        await asyncio.wait([watch, broken], return_when=asyncio.FIRST_COMPLETED)
+                        await self.end(broken)
                 except TimeoutError:
                     self.failures.append(
                         f"nothing had ended after {self.load.limit} s: {await self.stuck(store, world)}"
@@ -525,6 +532,7 @@ class _Simulation:
                     logger.error("the scenario's drive failed", exc_info=watch.exception())
                 self.plan.enabled = False
                 self.over = self.calm = True
+                self.ended.set()
                 await self.end(watch, trouble)
                 if not self.failures:
                     await self.wind_up(workers)
@@ -554,6 +562,7 @@ class _Simulation:
     async def client_store(self, environment: Environment) -> AsyncIterator[FaultyStore]:
         inner = await self.hub.open(environment, self.plan, Random(f"{self.seed}/client"), None)
         store = FaultyStore(inner, self.quiet, observe=lambda call: self.tape.record(0, call))
+        store.patience = _PATIENCE
         await store.create()
         async with store:
             yield store
@@ -568,8 +577,10 @@ class _Simulation:
             if instance_id not in world.optional:
                 await world.ask(lambda instance_id=instance_id: world.client.wait_for_completion(instance_id))  # type: ignore[misc]
         # What they started, or what is still to be answered, may need longer.
-        while await self.open_instances(world):  # noqa: ASYNC110  # nobody is told when the last one ends
-            await asyncio.sleep(30)
+        pause = 10.0
+        while await self.open_instances(world):
+            await asyncio.sleep(pause)
+            pause *= 1.5
 
     async def open_instances(self, world: World) -> list[str]:
         return [
@@ -591,6 +602,8 @@ class _Simulation:
         final.optional = world.optional
         final.commits = self.tape.commits
         self.failures += await violations(final, NativeOrchestrations(self.registry), reply=self.scenario.reply)
+        if broken := self.metrics.value("episodes_failed"):
+            self.failures.append(f"{broken:.0f} episodes failed in durable_host itself; see its log")
         if self.scenario.check is not None:
             self.failures += self.scenario.check(world, final)
         known = final.dispatched()

@@ -75,4 +75,4 @@ class AzureShapedHub(SimulatedHub):
         return store.stages()
 
 
-HUBS: dict[str, Callable[[Random], SimulatedHub]] = {"memory": MemoryHub, "azure": AzureShapedHub}
+HUBS: dict[str, type[MemoryHub] | type[AzureShapedHub]] = {"memory": MemoryHub, "azure": AzureShapedHub}

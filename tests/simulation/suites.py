@@ -12,7 +12,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
-from random import Random
 
 from durable_host.testing.faults import WORKER_POINTS
 from durable_host.testing.simulation import Report, run
@@ -43,7 +42,7 @@ def jobs(seeds: Iterable[int], scenarios: Iterable[str] = tuple(SCENARIOS)) -> l
 
 def hub_points(name: str) -> tuple[list[str], list[str]]:
     """The fault points and the rows of the crash table that a hub must show."""
-    hub = HUBS[name](Random(0))
+    hub = HUBS[name]
     points = [*hub.points, *(WORKER_POINTS if hub.call_rates else ())]
     return points, list(hub.rows)
 
