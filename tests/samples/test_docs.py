@@ -1,4 +1,4 @@
-"""The Python in docs/ runs: each page's blocks, one after another, in one module."""
+"""The Python in docs/ runs: each page's blocks, one after another, in one module. Where that is an app, it loads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from durable_host.functions.indexing import load_app
 from tests.hosting import ROOT
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,6 +34,10 @@ def test_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "page", module)
 
     exec(compile(_code(page), page, "exec"), module.__dict__)
+
+    if "app" in module.__dict__:
+        (tmp_path / "function_app.py").write_text(_code(page), encoding="utf-8")
+        assert load_app(tmp_path).functions
 
 
 def test_every_page_is_in_the_list_of_pages() -> None:
