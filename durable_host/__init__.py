@@ -22,20 +22,29 @@ if TYPE_CHECKING:
     from durable_host.engine.timers import TimerTask
     from durable_host.errors import (
         ActivityFailedError,
+        ConfigurationError,
         DurableHostError,
+        IndexingError,
         InstanceExistsError,
         InstanceNotFoundError,
         InvalidInstanceIdError,
         InvalidStateError,
         NonDeterminismError,
+        NotSupportedYetError,
         PayloadError,
         StoreUnavailableError,
         SubOrchestrationFailedError,
         TaskFailedError,
+        UnknownFunctionError,
         WaitTimeoutError,
     )
     from durable_host.functions.app import Blueprint, DFApp, FunctionApp
     from durable_host.functions.client import DurableOrchestrationClient
+    from durable_host.functions.status import (
+        DurableOrchestrationStatus,
+        OrchestrationRuntimeStatus,
+        PurgeHistoryResult,
+    )
     from durable_host.functions.values import Context, Out
     from durable_host.model.failure import Failure
     from durable_host.model.instance import InstanceQuery, InstanceState
@@ -50,16 +59,19 @@ __all__ = [
     "ActivityFailedError",
     "AuthLevel",
     "Blueprint",
+    "ConfigurationError",
     "Context",
     "DFApp",
     "DurableHostError",
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
+    "DurableOrchestrationStatus",
     "EngineSettings",
     "Failure",
     "FunctionApp",
     "HttpRequest",
     "HttpResponse",
+    "IndexingError",
     "InstanceExistsError",
     "InstanceNotFoundError",
     "InstanceQuery",
@@ -67,8 +79,11 @@ __all__ = [
     "InvalidInstanceIdError",
     "InvalidStateError",
     "NonDeterminismError",
+    "NotSupportedYetError",
+    "OrchestrationRuntimeStatus",
     "Out",
     "PayloadError",
+    "PurgeHistoryResult",
     "RetryOptions",
     "RuntimeStatus",
     "StoreUnavailableError",
@@ -78,6 +93,7 @@ __all__ = [
     "TaskHubClient",
     "TaskHubWorker",
     "TimerTask",
+    "UnknownFunctionError",
     "WaitTimeoutError",
     "__version__",
     "open_hub",
@@ -99,6 +115,7 @@ _HOMES = {
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "functions.app": ("Blueprint", "DFApp", "FunctionApp"),
     "functions.client": ("DurableOrchestrationClient",),
+    "functions.status": ("DurableOrchestrationStatus", "OrchestrationRuntimeStatus", "PurgeHistoryResult"),
     "functions.values": ("Context", "Out"),
     "model.failure": ("Failure",),
     "model.instance": ("InstanceQuery", "InstanceState"),

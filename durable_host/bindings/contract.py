@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from durable_host.bindings.routes import RouteTable
 from durable_host.bindings.urls import ManagementUrls
-from durable_host.engine.client import TaskHubClient
+from durable_host.engine.client import NON_RUNNING_STATES, TaskHubClient
 from durable_host.environment import Environment
+from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import HostStateStore
 
 if TYPE_CHECKING:  # the executor pulls in the whole replay machinery, which a binding does not need
@@ -276,6 +277,7 @@ class HostServices:
         host_state: named leases and small documents; None: the store keeps none.
         hub_client: a client for another hub or connection; None: this host cannot reach it.
         script_root: the app folder.
+        replaceable: statuses in which a start replaces an instance of the same id.
         make_client: what a `durableClient` parameter receives; set by the functions layer, which owns that class.
     """
 
@@ -289,4 +291,5 @@ class HostServices:
     route_prefix: str = "api"
     hub_client: Callable[[str | None, str | None], TaskHubClient | None] = _no_hub
     script_root: Path = Path()
+    replaceable: Collection[RuntimeStatus] = NON_RUNNING_STATES
     make_client: Callable[[TaskHubClient, ManagementUrls], object] | None = None

@@ -8,6 +8,7 @@ time limit and its log lines work as everywhere.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from durable_host.bindings.contract import (
     TriggerEvent,
     TriggerTraits,
 )
+from durable_host.engine.annotations import input_type
 from durable_host.engine.client import TaskHubClient
 
 __all__ = ["DurableBindings", "durable_key"]
@@ -94,11 +96,10 @@ class _ActivityTrigger:
                 raise result.error
             return result.value
 
-        name = durable_key(self._descriptor)
-        run.__name__ = run.__qualname__ = name
-        # The registry names the user's file and line in its errors, not this wrapper's.
-        run.__wrapped__ = self._descriptor.function.target  # type: ignore[attr-defined]
-        self._host.registry.add_activity(run, name=name, input_type=self._descriptor.annotation)
+        function = self._descriptor.function
+        run.__name__ = run.__qualname__ = name = durable_key(self._descriptor)
+        kind = input_type(inspect.unwrap(function.target), self._descriptor.name)
+        self._host.registry.add_activity(run, name=name, input_type=kind)
         return None
 
     def bind(self, event: TriggerEvent) -> BoundTrigger:

@@ -50,7 +50,7 @@ class HttpCall:
     response: HttpResponse | None = None
 
 
-class HttpData(Mapping[str, object]):
+class _HttpData(Mapping[str, object]):
     """Binding data of a request, computed when a binding asks for it: most functions never do."""
 
     def __init__(self, call: HttpCall) -> None:
@@ -146,7 +146,7 @@ class _HttpTrigger:
             if not isinstance(event.value, HttpRequest):
                 raise TypeError("An HttpRequest is required")
             call = HttpCall(event.value)
-        return BoundTrigger(call.request, HttpData(call))
+        return BoundTrigger(call.request, _HttpData(call))
 
     def listener(self, invoke: Invoke) -> Listener:
         async def handle(request: HttpRequest) -> HttpResponse:

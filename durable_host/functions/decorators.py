@@ -21,7 +21,7 @@ from durable_host.bindings.http_types import AuthLevel
 from durable_host.functions.descriptor import Declaration, FunctionBuilder
 from durable_host.functions.retry_policy import parse_retry
 
-__all__ = ["TABLE", "DecoratorApi", "DecoratorSpec"]
+__all__ = ["TABLE", "BindingSpec", "DecoratorApi", "DecoratorSpec"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -298,9 +298,9 @@ def _plain(value: object, *, upper: bool = False) -> object:
         return value.name
     if isinstance(value, str):
         return value.upper() if upper else value
-    if isinstance(value, Iterable) and not isinstance(value, Mapping | bytes):
+    if isinstance(value, list | tuple | set | frozenset):
         return [_plain(each, upper=upper) for each in cast("Iterable[object]", value)]
-    return cast("object", value)
+    return value
 
 
 def _camel(name: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from durable_host.bindings.contract import (
     TriggerEvent,
 )
 from durable_host.config.spans import format_span
+from durable_host.engine.callsites import is_own_file
 from durable_host.environment import Environment, SystemThreads, Threads
 from durable_host.errors import DurableHostError
 from durable_host.functions.descriptor import FunctionDescriptor
@@ -96,7 +98,7 @@ class Invoker:
     ) -> None:
         self._environment = environment
         self._threads = threads or SystemThreads(pool_size, "function")
-        self._in_threads: set[asyncio.Task[object]] = set()
+        self._in_threads: set[asyncio.Task[tuple[object, BaseException | None]]] = set()
         self._timeout = timeout
         self._grace = grace
         self._on_stuck = on_stuck
@@ -299,27 +301,24 @@ class Invoker:
         copied = contextvars.copy_context()
         started = threading.Event()
 
-        def call() -> object:
+        def call() -> tuple[object, BaseException | None]:
             started.set()
             context.thread_local_storage.invocation_id = context.invocation_id
-            value = copied.run(descriptor.target, **arguments)
-            if asyncio.iscoroutine(value):
-                value.close()
-                raise TypeError(
-                    f"Function '{descriptor.name}' is a plain function that returned a coroutine; "
-                    "make it `async def` and await what it calls."
-                )
-            return value
+            # Exceptions travel as values: a StopIteration set on a future would never reach the one who awaits it.
+            try:
+                return copied.run(descriptor.target, **arguments), None
+            except BaseException as error:
+                return None, error
 
         if self._timeout is None:
-            return await self._threads.run(call)
+            return await _value_of(await self._threads.run(call))
         # A task of its own: a caller that is cancelled leaves, the thread cannot.
         running = asyncio.create_task(self._threads.run(call))
         self._in_threads.add(running)
         running.add_done_callback(self._left_thread)
         done, _ = await asyncio.wait((running,), timeout=self._timeout.total_seconds())
         if done:
-            return running.result()
+            return await _value_of(running.result())
         self._report_timeout(function, context)
         if started.is_set():
             watch = asyncio.get_running_loop().call_later(
@@ -330,7 +329,7 @@ class Invoker:
             running.cancel()  # still queued behind others: it never runs
         raise FunctionTimeoutError(descriptor.name, self._timeout)
 
-    def _left_thread(self, task: asyncio.Task[object]) -> None:
+    def _left_thread(self, task: asyncio.Task[tuple[object, BaseException | None]]) -> None:
         self._in_threads.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited for it may have left; fetched so that asyncio does not warn
@@ -355,6 +354,14 @@ class Invoker:
             self._on_stuck(name)
 
 
+async def _value_of(outcome: tuple[object, BaseException | None]) -> object:
+    value, error = outcome
+    if error is not None:
+        raise error
+    # A plain function may hand back a coroutine, for example a wrapper around an `async def`.
+    return await value if inspect.isawaitable(value) else value
+
+
 def _asked_for() -> bool:
     """Whether somebody cancelled the current task; else the function raised CancelledError on its own."""
     task = asyncio.current_task()
@@ -372,9 +379,8 @@ async def _all(calls: Any) -> Sequence[object]:
 
 
 def user_traceback(error: BaseException) -> TracebackType | None:
-    """The traceback without the frames of this module before the user's own; the whole of it when there are none."""
-    here = __file__
+    """The traceback from the user's first frame on; the whole of it when there is none."""
     found = error.__traceback__
-    while found is not None and found.tb_frame.f_code.co_filename == here:
+    while found is not None and is_own_file(found.tb_frame.f_code.co_filename):
         found = found.tb_next
     return found or error.__traceback__

@@ -42,6 +42,7 @@ __all__ = [
     "plain",
     "status_payload",
     "status_time",
+    "visible_output",
 ]
 
 Embed = Callable[[str | None], object]
@@ -109,7 +110,7 @@ def status_payload(
     payload["runtimeStatus"] = state.status.value
     payload["input"] = embed(state.input) if show_input else None
     payload["customStatus"] = embed(state.custom_status)
-    payload["output"] = embed(_output(state))
+    payload["output"] = embed(visible_output(state))
     payload["createdTime"] = status_time(state.created_at)
     payload["lastUpdatedTime"] = status_time(state.updated_at)
     if history is not None and state.status is not RuntimeStatus.PENDING:
@@ -119,7 +120,8 @@ def status_payload(
     return payload
 
 
-def _output(state: InstanceState) -> str | None:
+def visible_output(state: InstanceState) -> str | None:
+    """The text that a status shows as output: a suspended instance shows the reason, a quarantined one why."""
     if state.status is RuntimeStatus.SUSPENDED:
         return state.suspended_reason
     if state.output is None and state.quarantined is not None:
