@@ -22,8 +22,9 @@ from durable_host.engine.activities import FinishedActivity
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.episode import Advance, Episodes, Position
 from durable_host.engine.executor import OrchestrationExecutor
-from durable_host.engine.leases import HeldLease, LeaseKeeper
-from durable_host.engine.sessions import CachedInstance, SessionCache, size_of
+from durable_host.engine.holding import HeldInstance, Parking
+from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
 from durable_host.model.history import ExecutionStarted, TaskCompleted, TaskFailed
@@ -43,35 +44,6 @@ __all__ = ["OrchestrationDispatcher"]
 logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
-
-
-class _Held:
-    """An instance whose lease this worker has."""
-
-    __slots__ = (
-        "instance_id",
-        "item",
-        "lease",
-        "lost",
-        "messages",
-        "parked_at",
-        "position",
-        "results",
-        "running",
-        "size",
-    )
-
-    def __init__(self, item: OrchestrationWorkItem, lease: HeldLease) -> None:
-        self.instance_id = item.instance_id
-        self.lease = lease
-        self.item: OrchestrationWorkItem | None = item
-        self.position: Position | None = None
-        self.messages: list[Message] = list(item.inbox)
-        self.results: list[FinishedActivity] = []
-        self.running = False
-        self.lost = False
-        self.parked_at = 0.0
-        self.size = 0
 
 
 class OrchestrationDispatcher:
@@ -107,15 +79,18 @@ class OrchestrationDispatcher:
         self._metrics = metrics
         self._group = group
         self._loop = asyncio.get_running_loop()
-        self._held: dict[InstanceId, _Held] = {}
-        self._ready: deque[_Held] = deque()
-        self._parked: dict[InstanceId, _Held] = {}
-        self._parked_size = 0
+        self._held: dict[InstanceId, HeldInstance] = {}
+        self._ready: deque[HeldInstance] = deque()
         self._active = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
-        self._making_room = False
         self._draining = False
+        self._parking = Parking(
+            self._release,
+            idle=settings.hold_idle,
+            instances=settings.max_cached_sessions,
+            size=settings.max_cached_bytes,
+            group=group,
+        )
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.on_room: Callable[[], None] = lambda: None
@@ -136,7 +111,7 @@ class OrchestrationDispatcher:
         else:
             if held is not None:  # a lease of ours ran out unnoticed; the store has the last word
                 self._forget(held)
-            held = _Held(item, self._leases.hold(item.lease, lambda: self._lost(item.instance_id)))
+            held = HeldInstance(item, self._leases.hold(item.lease, lambda: self._lost(item.instance_id)))
             self._held[item.instance_id] = held
         self._wake(held)
 
@@ -165,23 +140,24 @@ class OrchestrationDispatcher:
     @property
     def kept(self) -> tuple[int, int]:
         """How many positions are cached or held, and about how many bytes they keep alive."""
-        return len(self._cache) + len(self._held), self._cache.size + self._parked_size
+        return len(self._cache) + len(self._held), self._cache.size + self._parking.size
 
     # Draining.
 
     async def drain(self) -> None:
         """Take nothing new; returns when nothing runs and nothing is held."""
         self._draining = True
-        await self._release(list(self._parked.values()))
+        await self._release(self._parking.all())
         while self._active or self._ready:
             self._quiet.clear()
             await self._quiet.wait()
-            await self._release(list(self._parked.values()))
+            await self._release(self._parking.all())
 
     async def stop(self) -> None:
         """Cancel what still runs and give back everything that is held, finished or not."""
         self._draining = True
-        tasks = [*self._tasks, *([self._sweeper] if self._sweeper is not None else [])]
+        await self._parking.close()
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -189,8 +165,8 @@ class OrchestrationDispatcher:
 
     # Inside.
 
-    def _wake(self, held: _Held) -> None:
-        self._unpark(held)
+    def _wake(self, held: HeldInstance) -> None:
+        self._parking.leave(held)
         if held.running:
             return
         held.running = True
@@ -199,14 +175,14 @@ class OrchestrationDispatcher:
         else:
             self._ready.append(held)
 
-    def _begin(self, held: _Held) -> None:
+    def _begin(self, held: HeldInstance) -> None:
         self._active += 1
         self._quiet.clear()
         task = self._group.create_task(self._process(held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _process(self, held: _Held) -> None:
+    async def _process(self, held: HeldInstance) -> None:
         try:
             while (held.messages or held.results) and await self._step(held):
                 pass
@@ -226,7 +202,7 @@ class OrchestrationDispatcher:
                 self._quiet.set()
             self.on_room()
 
-    async def _step(self, held: _Held) -> bool:
+    async def _step(self, held: HeldInstance) -> bool:
         """One checkpoint. False: the instance is not held any more, or waits parked."""
         messages, results = held.messages, held.results
         held.messages, held.results = [], []
@@ -269,13 +245,13 @@ class OrchestrationDispatcher:
             await self._send_home(late)
         return await self._settle(held, advance.after(position), hold=checkpoint.hold)
 
-    async def _settle(self, held: _Held, position: Position, *, hold: bool) -> bool:
+    async def _settle(self, held: HeldInstance, position: Position, *, hold: bool) -> bool:
         """After a commit: keep the instance, cache it, or forget it."""
         held.position = position
         if hold:
             if held.messages or held.results:
                 return True
-            self._park(held)
+            self._parking.enter(held)
             return False
         if self._held.get(held.instance_id) is held:
             del self._held[held.instance_id]
@@ -292,7 +268,7 @@ class OrchestrationDispatcher:
         await self._send_home(held.results)
         return False
 
-    async def _position(self, held: _Held, inbox: Sequence[Message]) -> Position | None:
+    async def _position(self, held: HeldInstance, inbox: Sequence[Message]) -> Position | None:
         """Where the instance stands; None: no executor here knows its orchestrator."""
         position = held.position
         if position is None:
@@ -321,7 +297,7 @@ class OrchestrationDispatcher:
         return await self._episodes.load(item.instance_id, item.version, history)
 
     def _checkpoint(
-        self, held: _Held, position: Position, advance: Advance, results: Sequence[FinishedActivity]
+        self, held: HeldInstance, position: Position, advance: Advance, results: Sequence[FinishedActivity]
     ) -> Checkpoint:
         admission = advance.admission
         folded = {result.reply.id for result in results}
@@ -348,7 +324,7 @@ class OrchestrationDispatcher:
         late = set(advance.admission.deferred)
         return [result for result in results if result.reply.id in late] if late else []
 
-    def _report(self, held: _Held, advance: Advance) -> None:
+    def _report(self, held: HeldInstance, advance: Advance) -> None:
         self._metrics.count("episodes", 1 if advance.ran else 0)
         for dropped in advance.admission.dropped:
             self._metrics.count("messages_dropped")
@@ -363,7 +339,7 @@ class OrchestrationDispatcher:
     # When something goes wrong.
 
     async def _give_back_unknown(
-        self, held: _Held, inbox: Sequence[Message], results: Sequence[FinishedActivity]
+        self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity]
     ) -> None:
         deliveries = max((message.deliveries for message in inbox), default=1)
         self._metrics.count("orchestrations_handed_back")
@@ -378,7 +354,7 @@ class OrchestrationDispatcher:
         await self._abandon(held, _back_off(deliveries))
 
     async def _failed(
-        self, held: _Held, inbox: Sequence[Message], results: Sequence[FinishedActivity], error: Exception
+        self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity], error: Exception
     ) -> None:
         """An episode failed in our own code."""
         deliveries = max((message.deliveries for message in inbox), default=1)
@@ -412,7 +388,7 @@ class OrchestrationDispatcher:
             )
         self._forget(held)
 
-    async def _drop(self, held: _Held, results: Sequence[FinishedActivity], error: StoreError) -> None:
+    async def _drop(self, held: HeldInstance, results: Sequence[FinishedActivity], error: StoreError) -> None:
         """The store failed: what it did is unknown, so everything known about the instance is forgotten."""
         self._metrics.count("store_errors")
         logger.warning(
@@ -424,7 +400,7 @@ class OrchestrationDispatcher:
         await self._send_home(results)
         await self._abandon(held, timedelta(seconds=1))
 
-    async def _abandon(self, held: _Held, delay: timedelta) -> None:
+    async def _abandon(self, held: HeldInstance, delay: timedelta) -> None:
         self._forget(held)
         try:
             await self._store.abandon([held.lease.lease], delay=delay)
@@ -435,12 +411,12 @@ class OrchestrationDispatcher:
         for result in results:
             await self._complete(result)
 
-    def _forget(self, held: _Held) -> None:
+    def _forget(self, held: HeldInstance) -> None:
         """Drop everything about the instance but its lease in the store."""
         held.lost = True
         if self._held.get(held.instance_id) is held:
             del self._held[held.instance_id]
-        self._unpark(held)
+        self._parking.leave(held)
         self._leases.release(held.lease)
         self._cache.drop(held.instance_id)
         position, held.position = held.position, None
@@ -450,72 +426,14 @@ class OrchestrationDispatcher:
         if orphans:
             self._group.create_task(self._send_home(orphans))
 
-    # Holding.
-
-    def _park(self, held: _Held) -> None:
-        held.parked_at = self._loop.time()
-        position = held.position
-        if position is not None and position.state is not None and position.session is not None:
-            held.size = size_of(position.index, position.state, position.session)
-        self._parked[held.instance_id] = held
-        self._parked_size += held.size
-        if (
-            len(self._parked) > self._settings.max_cached_sessions
-            or self._parked_size > self._settings.max_cached_bytes
-        ) and not self._making_room:
-            self._making_room = True
-            self._group.create_task(self._make_room())
-        if self._sweeper is None:
-            self._sweeper = self._group.create_task(self._sweep())
-
-    def _unpark(self, held: _Held) -> None:
-        if self._parked.pop(held.instance_id, None) is not None:
-            self._parked_size -= held.size
-
-    async def _make_room(self) -> None:
-        """Let go of those parked longest: what is held counts against the same bounds as what is cached."""
-        try:
-            while self._parked and (
-                len(self._parked) > self._settings.max_cached_sessions
-                or self._parked_size > self._settings.max_cached_bytes
-            ):
-                oldest: list[_Held] = []
-                left, size = len(self._parked), self._parked_size
-                for held in self._parked.values():
-                    if left <= self._settings.max_cached_sessions * 3 // 4 and size <= (
-                        self._settings.max_cached_bytes * 3 // 4
-                    ):
-                        break
-                    oldest.append(held)
-                    left, size = left - 1, size - held.size
-                await self._release(oldest)
-        finally:
-            self._making_room = False
-
-    async def _sweep(self) -> None:
-        """Let go of instances that nothing happens to; runs while there are any."""
-        idle = self._settings.hold_idle.total_seconds()
-        try:
-            while self._parked:
-                # Parking order is time order, since waking removes and parking appends.
-                oldest = next(iter(self._parked.values()))
-                left = oldest.parked_at + idle - self._loop.time()
-                if left > 0:
-                    await asyncio.sleep(left)
-                    continue
-                now = self._loop.time()
-                await self._release([held for held in self._parked.values() if held.parked_at + idle <= now])
-        finally:
-            self._sweeper = None
-
-    async def _release(self, idle: Sequence[_Held]) -> None:
+    async def _release(self, idle: Sequence[HeldInstance]) -> None:
         if not idle:
             return
         leases: list[Lease] = []
         for held in idle:
             leases.append(held.lease.lease)
             self._leases.release(held.lease)
-            self._unpark(held)
+            self._parking.leave(held)
             if self._held.get(held.instance_id) is held:
                 del self._held[held.instance_id]
             position, held.position = held.position, None
