@@ -53,7 +53,7 @@ from durable_host.telemetry.metrics import Metrics
 from durable_host.worker import TaskHubWorker
 
 if TYPE_CHECKING:
-    from durable_host.functions.runtime import FunctionRuntime
+    from durable_host.functions.runtime import FunctionDescription, FunctionRuntime
 
 __all__ = ["Host", "HostConfig", "host_id"]
 
@@ -154,11 +154,12 @@ class Host:
             route_prefix=host_json.http.route_prefix,
             hub_client=hubs.declared,
             script_root=config.folder,
+            replaceable=ANY_STATE if host_json.durable.replace_any_state else NON_RUNNING_STATES,
         )
         app = load_app(config.folder, setting=config.settings.get, functions=config.functions)
-        for warning in app.warnings:
-            logger.warning("%s", warning)
-        self._runtime = FunctionRuntime(app, services)
+        self._runtime = FunctionRuntime(
+            app, services, timeout=host_json.function_timeout, on_stuck=self._stuck, metrics=self.metrics
+        )
         self._provider, self._worker, self._orchestrations = opened, worker, orchestrations
         self._services, self._hubs = services, hubs
 
@@ -219,7 +220,7 @@ class Host:
             names=orchestrations.names,
             now=self.environment.clock.now,
             open_hub=hubs.opened,
-            replaceable=ANY_STATE if host_json.durable.replace_any_state else NON_RUNNING_STATES,
+            replaceable=frozenset(services.replaceable),
             forwarded_host=host_json.durable.use_forwarded_host,
         )
         from durable_host import __version__
@@ -273,6 +274,9 @@ class Host:
                 )
                 self.fail("The worker ended with an error; see the log.")
 
+    def _stuck(self, function: str) -> None:
+        self.fail(f"Function '{function}' did not end after its time limit. Host is shutting down.")
+
     def fail(self, reason: str) -> None:
         """End the host: whoever runs it waits for `failed`."""
         self.failure = reason
@@ -298,7 +302,7 @@ class Host:
 
     def functions(self) -> Sequence[FunctionView]:
         """All functions by name."""
-        return () if self._runtime is None else self._runtime.functions
+        return () if self._runtime is None else [_view(each) for each in self._runtime.functions]
 
     async def invoke(self, name: str, value: str) -> None:
         """Run a function by hand."""
@@ -308,7 +312,6 @@ class Host:
     async def drain(self) -> None:
         """Stop all listeners, cancel nothing; HTTP goes on being served."""
         _, worker, runtime, _, _ = self._parts()
-        logger.info("DrainMode mode enabled", extra={"event": "drain"})
         await runtime.drain()
         await worker.drain()
 
@@ -445,6 +448,18 @@ def _engine_settings(host_json: HostJson) -> EngineSettings:
         max_orchestration_actions=durable.max_orchestration_actions,
         store_inputs=durable.store_inputs,
         drain=_GRACE,
+    )
+
+
+def _view(function: FunctionDescription) -> FunctionView:
+    return FunctionView(
+        name=function.name,
+        bindings=function.bindings,
+        script_file=function.script_file,
+        entry_point=function.entry_point,
+        route=function.route,
+        disabled=function.disabled,
+        errors=function.errors,
     )
 
 

@@ -9,6 +9,7 @@ from durable_host.cli.console import complain, note, print_json, print_table
 from durable_host.cli.context import load_context
 from durable_host.functions.descriptor import FunctionDescriptor
 from durable_host.functions.indexing import load_app
+from durable_host.functions.runtime import FunctionDescription, describe
 
 __all__ = ["show"]
 
@@ -20,21 +21,21 @@ def show(arguments: argparse.Namespace) -> int:
     for warning in (*context.remarks, *context.host_json.warnings, *app.warnings):
         complain(warning, warning=True)
     prefix = context.host_json.http.route_prefix
-    rows = [_row(each, prefix) for each in app.functions]
+    rows = [(describe(each, app, prefix), each) for each in app.functions]
     if arguments.json:
-        keys = ("name", "trigger", "route", "methods", "authLevel", "disabled", "file", "line")
-        print_json({"functions": [dict(zip(keys, row, strict=True)) for row in rows]})
+        print_json({"functions": [_entry(*row) for row in rows]})
     elif rows:
         print_table(
             ["NAME", "TRIGGER", "ROUTE", "WHERE"],
             [
                 [
-                    str(row[0]),
-                    f"{row[1]}, disabled" if row[5] else str(row[1]),
-                    " ".join(filter(None, [",".join(row[3]) if isinstance(row[3], list) else "", str(row[2] or "")])),
-                    _where(row[6], row[7], str(context.folder)),
+                    shown.name,
+                    f"{shown.trigger}, disabled" if shown.disabled else shown.trigger,
+                    " ".join(filter(None, [",".join(shown.methods), f"/{shown.route}" if shown.route else ""])),
+                    f"{shown.script_file if same else each.info.file}:{each.info.line}",
                 ]
-                for row in rows
+                for shown, each in rows
+                for same in [each.info.file == str(app.script)]
             ],
         )
     else:
@@ -43,28 +44,15 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _row(function: FunctionDescriptor, prefix: str) -> list[object]:
-    trigger = function.trigger
-    route: str | None = None
-    methods: list[str] | None = None
-    if trigger.type.lower() == "httptrigger":
-        template = (trigger.text("route") or function.name).strip("/")
-        route = "/" + "/".join(part for part in (prefix, template) if part)
-        declared = trigger.properties.get("methods")
-        methods = [str(each).upper() for each in declared] if isinstance(declared, (list, tuple)) else None
-    level = trigger.text("authLevel")
-    return [
-        function.name,
-        trigger.type,
-        route,
-        methods,
-        level.lower() if level is not None else None,
-        function.info.disabled,
-        function.info.file,
-        function.info.line,
-    ]
-
-
-def _where(file: object, line: object, folder: str) -> str:
-    path = str(file)
-    return f"{path.removeprefix(folder).lstrip('/')}:{line}"
+def _entry(shown: FunctionDescription, function: FunctionDescriptor) -> dict[str, object]:
+    level = function.trigger.text("authLevel")
+    return {
+        "name": shown.name,
+        "trigger": shown.trigger,
+        "route": None if shown.route is None else f"/{shown.route}",
+        "methods": list(shown.methods) or None,
+        "authLevel": None if level is None else level.lower(),
+        "disabled": shown.disabled,
+        "file": function.info.file,
+        "line": function.info.line,
+    }

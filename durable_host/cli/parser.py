@@ -176,8 +176,12 @@ def _instances(commands: Commands) -> None:
 
 def _filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filters", "all must hold; times: 2026-01-31, 2026-01-31T12:00Z, or 3d (ago)")
-    group.add_argument("--status", type=_status, nargs="+", action="extend", default=[], help="runtime statuses")
-    group.add_argument("--name", nargs="+", action="extend", default=[], help="names of orchestrators")
+    group.add_argument(
+        "--status", type=_statuses, action="extend", default=[], metavar="S,…", help="one of these runtime statuses"
+    )
+    group.add_argument(
+        "--name", type=_names, action="extend", default=[], metavar="N,…", help="one of these orchestrators"
+    )
     group.add_argument("--prefix", default="", help="the id begins with this")
     group.add_argument("--tag", type=_tag, action="append", default=[], metavar="KEY=VALUE", help="has this tag")
     group.add_argument("--parent", metavar="ID", help="children of this instance")
@@ -220,12 +224,17 @@ def _level(text: str) -> str:
     return text.lower()
 
 
-def _status(text: str) -> RuntimeStatus:
-    for status in RuntimeStatus:
-        if status.value.lower() == text.lower():
-            return status
-    names = ", ".join(sorted(each.value for each in RuntimeStatus))
-    raise argparse.ArgumentTypeError(f"{text!r} is no runtime status ({names})")
+def _statuses(text: str) -> list[RuntimeStatus]:
+    known = {status.value.lower(): status for status in RuntimeStatus}
+    for each in _names(text):
+        if each.lower() not in known:
+            names = ", ".join(sorted(status.value for status in RuntimeStatus))
+            raise argparse.ArgumentTypeError(f"{each!r} is no runtime status ({names})")
+    return [known[each.lower()] for each in _names(text)]
+
+
+def _names(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def _tag(text: str) -> tuple[str, str]:

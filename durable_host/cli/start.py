@@ -221,7 +221,8 @@ def _banner() -> None:
 def _say_ready(arguments: argparse.Namespace, host: Host) -> None:
     logger.info("Worker process started and initialized.", extra={"event": "initialized"})
     choice = host.config.choice
-    storage = f"{choice.provider.name} at {host.location}" if host.location else choice.provider.name
+    kind = choice.provider.name
+    storage = kind if host.location in ("", kind) else f"{kind} at {host.location}"
     if arguments.json:
         facts = {
             "event": "started",
