@@ -27,6 +27,7 @@ from durable_host.bindings.contract import (
 )
 from durable_host.engine.annotations import input_type
 from durable_host.engine.client import TaskHubClient
+from durable_host.engine.executor import current_activity
 
 __all__ = ["DurableBindings", "durable_key"]
 
@@ -91,7 +92,8 @@ class _ActivityTrigger:
 
     def listener(self, invoke: Invoke) -> Listener | None:
         async def run(input: Any) -> Any:
-            result = await invoke(TriggerEvent(input))
+            task = current_activity.get()
+            result = await invoke(TriggerEvent(input, traceparent=None if task is None else task.traceparent))
             if result.error is not None:
                 raise result.error
             return result.value
@@ -103,7 +105,10 @@ class _ActivityTrigger:
         return None
 
     def bind(self, event: TriggerEvent) -> BoundTrigger:
-        return BoundTrigger(event.value, {"data": event.value})
+        task = current_activity.get()
+        return BoundTrigger(
+            event.value, {"instanceId": None if task is None else task.instance_id, "data": event.value}
+        )
 
 
 class _ClientInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,7 @@ __all__ = [
     "EpisodeResult",
     "ExecutorSession",
     "OrchestrationExecutor",
+    "current_activity",
 ]
 
 
@@ -112,3 +114,7 @@ class ActivityExecutor(Protocol):
     async def execute(self, task: ActivityTask) -> ActivityResult:
         """Run one activity: a coroutine on the loop, anything else in the bounded thread pool."""
         ...
+
+
+current_activity: ContextVar[ActivityTask | None] = ContextVar("durable_host_activity", default=None)
+"""The activity that an executor runs now, for layers that wrap user code: whose it is, and its trace context."""

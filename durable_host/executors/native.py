@@ -14,7 +14,7 @@ from types import CodeType
 from typing import Any
 
 from durable_host.engine.annotations import input_type
-from durable_host.engine.executor import ActivityResult, Episode, EpisodeResult
+from durable_host.engine.executor import ActivityResult, Episode, EpisodeResult, current_activity
 from durable_host.engine.replay import Replay, user_traceback
 from durable_host.environment import Environment, SystemThreads
 from durable_host.errors import OrchestratorError, PayloadError
@@ -217,6 +217,7 @@ class NativeActivities:
             arguments: tuple[Any, ...] = (decode_payload(task.input, found.input_type),) if found.parameter else ()
         except PayloadError as error:
             return ActivityResult(failure=_unfit(f"The input of activity '{found.name}' does not fit: {error}", error))
+        current_activity.set(task)
         try:
             if found.is_async:
                 value = await found.function(*arguments)
