@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ class TestMemory(StoreContract):
     seeds = (0, 1, 2)
 
     @asynccontextmanager
-    async def new_hub(self) -> AsyncIterator[ContractHub]:
+    async def new_hub(self) -> AsyncGenerator[ContractHub]:
         environment = contract_environment()
         hub = MemoryHub(environment)
         yield ContractHub(open=hub.open, environment=environment, host_state=lambda: hub.host_state)

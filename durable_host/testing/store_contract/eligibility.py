@@ -286,14 +286,12 @@ class CancellationContract(ContractBase):
     async def test_a_call_cancelled_while_it_waits_takes_nothing_with_it(
         self, hub: ContractHub, store: TaskHubStore
     ) -> None:
-        calls = [
-            asyncio.ensure_future(store.lock_orchestrations(10, wait=LONG, cache=Forgetful())),
-            asyncio.ensure_future(store.lock_activities(10, wait=LONG)),
-        ]
+        orchestrations = asyncio.ensure_future(lock(store, 10, wait=LONG))
+        activities = asyncio.ensure_future(lock_tasks(store, 10, wait=LONG))
         await others_run()
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
+        orchestrations.cancel()
+        activities.cancel()
+        await asyncio.gather(orchestrations, activities, return_exceptions=True)
 
         await create(hub, store, "a")
         item = await lock_one(store)

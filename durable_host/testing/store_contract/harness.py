@@ -144,6 +144,6 @@ def promises_of(test: object) -> tuple[int, ...]:
     return found
 
 
-def promised_tests(suite: type[ContractBase], number: int) -> list[str]:
+def promised_tests(suite: type, number: int) -> list[str]:
     """Names of the suite's tests of one promise."""
     return [name for name in dir(suite) if name.startswith("test_") and number in promises_of(getattr(suite, name))]
