@@ -71,6 +71,7 @@ class FunctionInfo:
         target: the user's function.
         file, line: where it is defined.
         disabled: no listener is started; providers that show a disabled function (HTTP) may use this.
+        input_type: what an orchestrator's `get_input()` decodes its input as; None: plain values.
     """
 
     name: str
@@ -78,6 +79,7 @@ class FunctionInfo:
     file: str = ""
     line: int = 0
     disabled: bool = False
+    input_type: object = None
 
 
 @dataclass(frozen=True, slots=True)

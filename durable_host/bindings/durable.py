@@ -8,9 +8,10 @@ time limit and its log lines work as everywhere.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from durable_host.bindings.contract import (
     BindingDescriptor,
@@ -28,6 +29,9 @@ from durable_host.bindings.contract import (
 from durable_host.engine.annotations import input_type
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.executor import current_activity
+
+if TYPE_CHECKING:  # a binding hands it on and never makes one
+    from durable_host.engine.context import DurableOrchestrationContext
 
 __all__ = ["DurableBindings", "durable_key"]
 
@@ -73,12 +77,22 @@ class _OrchestrationTrigger:
         return TriggerTraits()
 
     def listener(self, invoke: Invoke) -> Listener | None:
-        name = durable_key(self._descriptor)
-        self._host.registry.add_orchestrator(self._descriptor.function.target, name=name)
+        function = self._descriptor.function
+        target = function.target if function.input_type is None else _expecting(function.target, function.input_type)
+        self._host.registry.add_orchestrator(target, name=durable_key(self._descriptor))
         return None
 
     def bind(self, event: TriggerEvent) -> BoundTrigger:
         raise TypeError("An orchestrator is run by the engine; start an instance of it instead.")
+
+
+def _expecting(target: Callable[..., Any], input_type: object) -> Callable[[Any], Any]:
+    @functools.wraps(target)
+    def orchestrator(context: DurableOrchestrationContext) -> Any:
+        context.expect_input(input_type)
+        return target(context)
+
+    return orchestrator
 
 
 class _ActivityTrigger:

@@ -69,7 +69,7 @@ class DurableOrchestrationContext(Composites):
     wait for its result. Inputs and results are what JSON can carry, see `durable_host.model.payloads`.
     """
 
-    __slots__ = ("_execution", "_histories", "_logger", "_start", "_uuids")
+    __slots__ = ("_execution", "_histories", "_input_type", "_logger", "_start", "_uuids")
 
     def __init__(
         self, execution: Execution, start: ExecutionStarted, histories: Sequence[HistoryEvent] | None = None
@@ -79,6 +79,7 @@ class DurableOrchestrationContext(Composites):
         self._histories = histories
         self._logger: _ReplaySafeLogger | None = None
         self._uuids = 0
+        self._input_type: Any = Any
 
     # Who and when.
 
@@ -144,7 +145,11 @@ class DurableOrchestrationContext(Composites):
     def get_input(self, expected_type: Any) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
         """The input, with a type decoded as that; None when there is none. Raises PayloadError if it does not fit."""
-        return decode_payload(self._start.input, Any if expected_type is None else expected_type)
+        return decode_payload(self._start.input, self._input_type if expected_type is None else expected_type)
+
+    def expect_input(self, expected_type: Any) -> None:
+        """Say what `get_input` without a type decodes the input as, for decorators such as `orchestration_trigger`."""
+        self._input_type = expected_type
 
     @property
     def histories(self) -> list[HistoryEvent]:

@@ -272,6 +272,7 @@ def _generate(name: str, spec: DecoratorSpec) -> Callable[..., Any]:
         def declare(builder: FunctionBuilder) -> None:
             for binding in spec.bindings:
                 builder.bindings.append(_declaration(binding, given))
+            builder.input_type = given.get("input_type", builder.input_type)
 
         return api._decorator(declare)  # pyright: ignore[reportPrivateUsage]
 

@@ -39,6 +39,7 @@ class FunctionBuilder:
     own_name: str | None = None
     bindings: list[Declaration] = field(default_factory=list[Declaration])
     retry: RetryPolicy | None = None
+    input_type: type | None = None
     problems: list[str] = field(default_factory=list[str])
 
     @property

@@ -270,7 +270,9 @@ class _Indexer:
 
     def _describe(self, builder: FunctionBuilder, level: AuthLevel, problems: list[str]) -> FunctionDescriptor | None:
         file, line = source_of(builder.target)
-        info = FunctionInfo(builder.name, builder.target, file, line, self._is_disabled(builder.name))
+        info = FunctionInfo(
+            builder.name, builder.target, file, line, self._is_disabled(builder.name), builder.input_type
+        )
         hints = annotations_of(builder.target)
         bindings: list[BindingDescriptor] = []
         for each in builder.bindings:
