@@ -1,0 +1,150 @@
+"""Connections to the hub's file, and what the database's errors mean for an operator."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from durable_host.errors import DurableHostError, StoreMismatchError, StoreUnavailableError
+
+from .settings import Settings
+
+__all__ = ["FileIdentity", "connect", "is_lasting", "translate"]
+
+OLDEST_SQLITE = (3, 35, 0)
+"""RETURNING, and UPDATE … FROM."""
+
+_STATEMENTS = 512
+_WRITER_CACHE_KIB = 8_000
+_READER_CACHE_KIB = 2_000
+_CHECKPOINT_PAGES = 2_000
+_LARGEST_WAL = 64 * 1024 * 1024
+
+
+def connect(settings: Settings, *, create: bool = False, writer: bool = True) -> sqlite3.Connection:
+    """Open the hub's file; with `create`, make it if it is not there.
+
+    Transactions are begun and ended explicitly. The connection may move between threads, one at a time.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreMismatchError(
+            f"This Python brings SQLite {sqlite3.sqlite_version}; durable-host needs "
+            f"{'.'.join(map(str, OLDEST_SQLITE))} or newer. Use a newer Python."
+        )
+    if settings.path is None:
+        connection = _open(":memory:", settings)
+    else:
+        mode = "rwc" if create else "rw"
+        connection = _open(f"file:{quote(str(settings.path.absolute()))}?mode={mode}", settings)
+    try:
+        connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB if writer else _READER_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = memory")
+        connection.execute("PRAGMA secure_delete = off")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_WAL}")
+        if not writer:
+            connection.execute("PRAGMA query_only = on")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open(database: str, settings: Settings) -> sqlite3.Connection:
+    return sqlite3.connect(
+        database,
+        uri=database.startswith("file:"),
+        timeout=settings.busy.total_seconds(),
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_STATEMENTS,
+    )
+
+
+def translate(error: sqlite3.Error, settings: Settings) -> DurableHostError:
+    """What an error of the database means, and what to do about it."""
+    where = settings.location
+    name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    said = f"(SQLite: {error}; {name})"
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            text = (
+                f"The hub file {where} is locked: another process has been writing to it for more than "
+                f"{settings.busy.total_seconds():g} s. End that process or its transaction {said}."
+            )
+        case sqlite3.SQLITE_FULL:
+            text = f"The hub file {where} cannot grow: the disk is full or a size limit is reached. Make room {said}."
+        case sqlite3.SQLITE_READONLY:
+            text = (
+                f"The hub file {where} or its folder is read-only for this user. Give the user of this process the "
+                f"right to write to both {said}."
+            )
+        case sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH | sqlite3.SQLITE_CANTOPEN:
+            text = (
+                f"The hub file {where} cannot be opened. Check that its folder exists and that the user of this "
+                f"process may read and write both {said}."
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            text = (
+                f"The hub file {where} is damaged. Stop the host, put back a copy of the file together with its -wal "
+                f"file, and start again {said}."
+            )
+        case sqlite3.SQLITE_IOERR:
+            text = (
+                f"Reading or writing the hub file {where} failed. Check the disk, its free space and the file size "
+                f"limit of this process {said}."
+            )
+        case _:
+            text = f"The hub file {where} could not be used {said}."
+    return StoreUnavailableError(text)
+
+
+def is_lasting(error: sqlite3.Error) -> bool:
+    """Whether the connection had better be opened anew: the file, its rights or its content have changed."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+    }
+
+
+class FileIdentity:
+    """Tells whether the path still leads to the files that were opened.
+
+    SQLite goes on writing to a file that was deleted or replaced, and what it writes is gone with the process. So every
+    transaction looks at two directory entries (about 2 µs each) before anything is acknowledged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._wal = f"{path}-wal"
+        self._opened = (self._entry(self._path), self._entry(self._wal))
+
+    def problem(self) -> str | None:
+        """What happened to the files, and what to do; None: nothing."""
+        database, wal = self._opened
+        now = self._entry(self._path)
+        if now is None:
+            return (
+                f"The hub file {self._path} was deleted or moved while in use. Put it back together with its -wal "
+                "file, or restart the host to begin with an empty hub."
+            )
+        if now != database:
+            return f"The hub file {self._path} was replaced while in use. Restart the host if that was intended."
+        if self._entry(self._wal) != wal:
+            return (
+                f"The file {self._wal} was deleted or replaced while in use; it belongs to the hub file and holds its "
+                "latest changes. Leave it alone."
+            )
+        return None
+
+    @staticmethod
+    def _entry(path: str) -> tuple[int, int] | None:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino

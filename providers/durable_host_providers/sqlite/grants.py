@@ -1,0 +1,97 @@
+"""What the writer remembers of the leases that this store object has given out.
+
+The file has the truth: a lease is current if its row says so. This memory saves reading: it knows which messages a
+holder has been given, how the projection stood, and whose inbox is to be looked at. It is used on the writer thread
+only, is changed while a transaction is built, and is dropped for every instance that a failed transaction touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+__all__ = ["ActivityToken", "Grant", "Grants", "InstanceToken"]
+
+
+class InstanceToken(NamedTuple):
+    """The fence of an instance's lease, and the number of its row."""
+
+    lease: int
+    ref: int
+
+
+class ActivityToken(NamedTuple):
+    """The fence of an activity's lease, and the number of its row."""
+
+    lease: int
+    seq: int
+
+
+class Grant:
+    """An instance that this store object has locked.
+
+    Attributes:
+        given: messages that were delivered under this lease and are not consumed yet: id → number of the row.
+        held: the holder waits between two episodes and wants to be told of arrivals.
+        status, execution_id: of the projection as it was last written or read here.
+    """
+
+    __slots__ = ("execution_id", "given", "held", "instance_id", "lease", "ref", "status")
+
+    def __init__(self, ref: int, instance_id: str, lease: int, status: str | None, execution_id: str | None) -> None:
+        self.ref = ref
+        self.instance_id = instance_id
+        self.lease = lease
+        self.status = status
+        self.execution_id = execution_id
+        self.given: dict[str, int] = {}
+        self.held = False
+
+
+class Grants:
+    """All locked instances, and the held ones whose inbox wants a look, now or later."""
+
+    def __init__(self) -> None:
+        self.by_ref: dict[int, Grant] = {}
+        self.arrived: dict[int, None] = {}
+        self._later: list[tuple[int, int]] = []
+
+    def add(self, grant: Grant) -> None:
+        """Remember a lease; it takes the place of an earlier one of the same instance."""
+        self.by_ref[grant.ref] = grant
+
+    def find(self, token: InstanceToken) -> Grant | None:
+        """What is known of this lease."""
+        grant = self.by_ref.get(token.ref)
+        return grant if grant is not None and grant.lease == token.lease else None
+
+    def drop(self, ref: int) -> None:
+        """Forget an instance."""
+        self.by_ref.pop(ref, None)
+        self.arrived.pop(ref, None)
+
+    def look(self, ref: int, due: int, now: int) -> None:
+        """The inbox of a held instance has something that is due at this time."""
+        if due <= now:
+            self.arrived[ref] = None
+        else:
+            heapq.heappush(self._later, (due, ref))
+
+    def look_at_all(self) -> None:
+        """Another process has written: any inbox may hold something new."""
+        for ref, grant in self.by_ref.items():
+            if grant.held:
+                self.arrived[ref] = None
+
+    def next_due(self, now: int) -> int | None:
+        """Move what is due to `arrived`; returns the time of the next."""
+        later = self._later
+        while later and (later[0][0] <= now or not self._holds(later[0][1])):
+            ref = heapq.heappop(later)[1]
+            if self._holds(ref):
+                self.arrived[ref] = None
+        return later[0][0] if later else None
+
+    def _holds(self, ref: int) -> bool:
+        grant = self.by_ref.get(ref)
+        return grant is not None and grant.held

@@ -1,0 +1,399 @@
+"""Leases: who waits for work, what is given out, renewed and given back.
+
+All of it happens on the writer thread. A lock call becomes a waiter; at the end of every transaction that may have made
+something eligible, what is there goes to the waiters, oldest first. That is the hand-over: a checkpoint's activities
+are inserted with their lease when somebody waits for them, and an instance that was woken is locked in the transaction
+that woke it. Between transactions `probe` finds out, without the write lock, whether a transaction is worth beginning.
+
+Instances that wait at once and instances whose time has come are two ranges of one index; each gets half of the places
+if both have enough, so that neither starves the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import zip_longest
+from typing import Any, TypeVar
+
+from durable_host.model.codec import decode_task, encode_task
+from durable_host.model.ids import InstanceId
+from durable_host.model.instance import HistoryVersion
+from durable_host.model.messages import ActivityTask, Message
+from durable_host.storage.contract import ActivityWorkItem, HistoryCache, Lease, OrchestrationWorkItem
+from durable_host_providers._sql.rows import message_of
+
+from .grants import ActivityToken, Grant, Grants, InstanceToken
+from .transaction import AT_ONCE, SQL, Transaction, rows, values
+from .waiting import ActivityWaiter, InstanceWaiter, Waiter
+
+__all__ = ["Delivery", "Locking", "Unloaded"]
+
+T = TypeVar("T")
+
+_LEASE_INSTANCES = values("lease_instances")
+_RELEASE_INSTANCES = values("release_instances")
+_POSTPONE_INSTANCES = values("postpone_instances")
+_EXTEND_INSTANCES = values("extend_instances")
+_LEASED_INSTANCES = rows("leased_instances")
+_LEASED_ACTIVITIES = rows("leased_activities")
+_DROP_PLACES = values("drop_places")
+_READ_INBOX = values("read_inbox")
+_NEXT_MESSAGES = values("next_messages")
+_COUNT_DELIVERIES = values("count_deliveries")
+_ADD_ACTIVITIES = rows("add_activities")
+_STORED = values("stored_activities")
+_LEASE_ACTIVITIES = values("lease_activities")
+_RELEASE_ACTIVITIES = values("release_activities")
+_DELAY_ACTIVITIES = values("delay_activities")
+_EXTEND_ACTIVITIES = values("extend_activities")
+
+
+class Unloaded:
+    """A locked instance whose history is still to be read, once the transaction is committed."""
+
+    __slots__ = ("inbox", "instance_id", "lease", "ref", "version")
+
+    def __init__(
+        self, ref: int, instance_id: InstanceId, version: HistoryVersion, inbox: Sequence[Message], lease: Lease
+    ) -> None:
+        self.ref = ref
+        self.instance_id = instance_id
+        self.version = version
+        self.inbox = inbox
+        self.lease = lease
+
+
+class Delivery:
+    """What a transaction gives to one waiter when it is committed."""
+
+    def __init__(self, waiter: InstanceWaiter | ActivityWaiter) -> None:
+        self.waiter = waiter
+        self.instances: list[OrchestrationWorkItem | Unloaded] = []
+        self.activities: list[ActivityWorkItem] = []
+
+    @property
+    def room(self) -> int:
+        """How many more items it takes."""
+        return self.waiter.limit - len(self.instances) - len(self.activities)
+
+    def unloaded(self) -> list[int]:
+        """Rows of the instances whose history has to be read."""
+        return [each.ref for each in self.instances if isinstance(each, Unloaded)]
+
+
+class Locking:
+    """Waiters and what may be there for them.
+
+    Attributes:
+        instances_expected, activities_expected: something eligible may be in the file that nobody has looked at.
+        deliveries: of the transaction in progress.
+    """
+
+    def __init__(self, grants: Grants, lease: timedelta) -> None:
+        self._grants = grants
+        self._lease = lease
+        self._instance_waiters: deque[InstanceWaiter] = deque()
+        self._activity_waiters: deque[ActivityWaiter] = deque()
+        self.instances_expected = True
+        self.activities_expected = True
+        self.deliveries: list[Delivery] = []
+
+    # Waiters.
+
+    def wait(self, waiter: Waiter[Any], *, first: bool = False) -> None:
+        """Take up a lock call; `first`: it was here before."""
+        waiters: deque[Any] = self._instance_waiters if isinstance(waiter, InstanceWaiter) else self._activity_waiters
+        if first:
+            waiters.appendleft(waiter)
+        else:
+            waiters.append(waiter)
+
+    def is_awaited(self) -> bool:
+        """Whether any lock call is open."""
+        return _any_open(self._instance_waiters) or _any_open(self._activity_waiters)
+
+    def take_all(self, *, only_at_once: bool = False) -> Iterator[InstanceWaiter | ActivityWaiter]:
+        """Take open waiters away: all of them, or those that do not want to wait."""
+        waiters: list[InstanceWaiter | ActivityWaiter] = [*self._instance_waiters, *self._activity_waiters]
+        for waiter in waiters:
+            if (waiter.at_once or not only_at_once) and waiter.take():
+                yield waiter
+
+    def is_worthwhile(self) -> bool:
+        """Whether a call waits for something that may be there."""
+        return ((self.instances_expected or bool(self._grants.arrived)) and _any_open(self._instance_waiters)) or (
+            self.activities_expected and _any_open(self._activity_waiters)
+        )
+
+    def probe(self, execute: Callable[..., sqlite3.Cursor], now: int) -> int | None:
+        """Look, without the write lock, whether anything is eligible; returns when the next thing will be."""
+        found: tuple[int | None, ...] = execute(SQL["probe"], (AT_ONCE,)).fetchone()
+        instance, instance_due, activity, activity_due = found
+        self.instances_expected = instance is not None or (instance_due is not None and instance_due <= now)
+        self.activities_expected = activity is not None or (activity_due is not None and activity_due <= now)
+        due = [each for each in (instance_due, activity_due, self._grants.next_due(now)) if each and each > now]
+        return min(due, default=None)
+
+    def _room(self, waiters: Iterable[Waiter[Any]], kind: type[Waiter[Any]]) -> int:
+        begun = sum(each.room for each in self.deliveries if isinstance(each.waiter, kind))
+        return begun + sum(waiter.limit for waiter in waiters if waiter.is_open)
+
+    def _places(self, waiters: deque[Any], kind: type[Waiter[Any]], wanted: int) -> list[Delivery]:
+        """Places for items, one entry for each: as many as are wanted, as far as calls wait."""
+        places: list[Delivery] = []
+        for delivery in self.deliveries:
+            if isinstance(delivery.waiter, kind):
+                places += [delivery] * delivery.room
+        while len(places) < wanted and waiters:
+            waiter = waiters.popleft()
+            if waiter.take():
+                delivery = Delivery(waiter)
+                self.deliveries.append(delivery)
+                places += [delivery] * delivery.room
+        return places[:wanted]
+
+    # Giving out.
+
+    def give_out(self, tx: Transaction) -> None:
+        """Lock what is eligible for those who wait."""
+        self.instances_expected = self.instances_expected or tx.woken
+        self.activities_expected = self.activities_expected or tx.tasks_added
+        self._grants.next_due(tx.now)
+        if self._grants.arrived:
+            self._top_up(tx)
+        if self.instances_expected:
+            self._lock_instances(tx)
+        if self.activities_expected:
+            self._lock_activities(tx)
+
+    def _top_up(self, tx: Transaction) -> None:
+        """Tell holders what has arrived for the instances they hold."""
+        room = self._room(self._instance_waiters, InstanceWaiter)
+        refs = list(self._grants.arrived)[:room]
+        if not refs:
+            return
+        for ref in refs:
+            del self._grants.arrived[ref]
+        inboxes = _inboxes(tx, refs)
+        for cursor in _NEXT_MESSAGES.run(tx.execute, refs, tx.now):
+            for ref, due in cursor:
+                self._grants.look(ref, due, tx.now)
+        arrivals: list[tuple[Grant, list[_Row]]] = []
+        for ref in refs:
+            grant = self._grants.by_ref.get(ref)
+            if grant is not None and grant.held:
+                inbox = [row for row in inboxes.get(ref, ()) if row[2] not in grant.given]
+                if inbox:
+                    arrivals.append((grant, inbox))
+        places = self._places(self._instance_waiters, InstanceWaiter, len(arrivals))
+        counted: list[int] = []
+        for delivery, (grant, inbox) in zip(places, arrivals, strict=False):
+            tx.touched.append(grant.ref)
+            delivery.instances.append(
+                OrchestrationWorkItem(
+                    InstanceId(grant.instance_id), None, None, _messages(tx, grant, inbox, counted), self._of(grant)
+                )
+            )
+        for grant, _ in arrivals[len(places) :]:  # the call's time ran out meanwhile
+            self._grants.arrived[grant.ref] = None
+        _COUNT_DELIVERIES.do(tx.execute, counted)
+
+    def _lock_instances(self, tx: Transaction) -> None:
+        room = self._room(self._instance_waiters, InstanceWaiter)
+        if not room:
+            return
+        at_once = tx.execute(SQL["immediate_instances"], (AT_ONCE, room)).fetchall()
+        due = tx.execute(SQL["due_instances"], (AT_ONCE, tx.now, room)).fetchall()
+        chosen = _mixed(at_once, due, room)
+        self.instances_expected = len(at_once) + len(due) >= room
+        if not chosen:
+            return
+        inboxes = _inboxes(tx, [row[0] for row in chosen])
+        idle = [row[0] for row in chosen if row[0] not in inboxes]
+        if idle:  # a lease ended while nothing was waiting
+            _RELEASE_INSTANCES.do(tx.execute, idle)
+            _DROP_PLACES.do(tx.execute, idle)
+            chosen = [row for row in chosen if row[0] in inboxes]
+        places = self._places(self._instance_waiters, InstanceWaiter, len(chosen))
+        counted: list[int] = []
+        locked: list[int] = []
+        for delivery, (ref, instance_id, generation, length, status, execution_id) in zip(places, chosen, strict=False):
+            locked.append(ref)
+            grant = Grant(ref, instance_id, tx.lease, status, execution_id)
+            tx.touched.append(ref)
+            self._grants.drop(ref)
+            self._grants.add(grant)
+            inbox = _messages(tx, grant, inboxes[ref], counted)
+            version = None if generation is None else HistoryVersion(generation, length)
+            assert isinstance(delivery.waiter, InstanceWaiter)
+            delivery.instances.append(self._item(grant, version, inbox, delivery.waiter.cache))
+        _LEASE_INSTANCES.do(tx.execute, locked, tx.lease, tx.until)
+        _COUNT_DELIVERIES.do(tx.execute, counted)
+
+    def _item(
+        self, grant: Grant, version: HistoryVersion | None, inbox: Sequence[Message], cache: HistoryCache
+    ) -> OrchestrationWorkItem | Unloaded:
+        instance_id = InstanceId(grant.instance_id)
+        if version is None:
+            return OrchestrationWorkItem(instance_id, None, (), inbox, self._of(grant))
+        if cache.holds(instance_id, version):
+            return OrchestrationWorkItem(instance_id, version, None, inbox, self._of(grant))
+        return Unloaded(grant.ref, instance_id, version, inbox, self._of(grant))
+
+    def _of(self, grant: Grant) -> Lease:
+        return Lease(grant.instance_id, InstanceToken(grant.lease, grant.ref), self._lease)
+
+    def add_activities(self, tx: Transaction, tasks: Sequence[tuple[int, ActivityTask]]) -> None:
+        """Store the tasks of checkpoints, locked as far as somebody waits for them."""
+        first = tx.new_activities(len(tasks))
+        # What waits already goes first.
+        places = [] if self.activities_expected else self._places(self._activity_waiters, ActivityWaiter, len(tasks))
+        found: list[Sequence[object]] = []
+        for seq, (ref, task) in enumerate(tasks, first):
+            if seq - first < len(places):
+                found.append((seq, ref, tx.until, tx.lease, 0, tx.now, task.dispatch_id, encode_task(task)))
+                lease = Lease(task.dispatch_id, ActivityToken(tx.lease, seq), self._lease)
+                places[seq - first].activities.append(ActivityWorkItem(task, lease, 0))
+            else:
+                found.append((seq, ref, seq, None, 0, tx.now, task.dispatch_id, encode_task(task)))
+        added = sum(cursor.rowcount for cursor in _ADD_ACTIVITIES.run(tx.execute, found))
+        if added < len(tasks):
+            stored = {row[0] for cursor in _STORED.run(tx.execute, range(first, first + len(tasks))) for row in cursor}
+            for delivery in self.deliveries:
+                delivery.activities = [each for each in delivery.activities if _row(each.lease) in stored]
+        tx.tasks_added = tx.tasks_added or len(places) < len(tasks)
+
+    def _lock_activities(self, tx: Transaction) -> None:
+        room = self._room(self._activity_waiters, ActivityWaiter)
+        if not room:
+            return
+        at_once = tx.execute(SQL["immediate_activities"], (AT_ONCE, room)).fetchall()
+        due = tx.execute(SQL["due_activities"], (AT_ONCE, tx.now, room)).fetchall()
+        chosen = _mixed(at_once, due, room)
+        self.activities_expected = len(at_once) + len(due) >= room
+        places = self._places(self._activity_waiters, ActivityWaiter, len(chosen))
+        locked: list[int] = []
+        for delivery, (seq, text, deliveries) in zip(places, chosen, strict=False):
+            locked.append(seq)
+            task = decode_task(text)
+            lease = Lease(task.dispatch_id, ActivityToken(tx.lease, seq), self._lease)
+            delivery.activities.append(ActivityWorkItem(task, lease, deliveries + 1))
+        _LEASE_ACTIVITIES.do(tx.execute, locked, tx.lease, tx.until)
+
+    # Keeping and giving back.
+
+    def renew(self, tx: Transaction, leases: Sequence[Lease]) -> list[Lease | None]:
+        """Extend those that are current, also those that have ended if nobody has taken the work since."""
+        refs, seqs = self._current(tx, leases)
+        _EXTEND_INSTANCES.do(tx.execute, list(refs), tx.until)
+        _EXTEND_ACTIVITIES.do(tx.execute, list(seqs), tx.until)
+        return [
+            Lease(lease.key, lease.token, self._lease)
+            if _row(lease) in (refs if _is_instance(lease) else seqs)
+            else None
+            for lease in leases
+        ]
+
+    def abandon(self, tx: Transaction, leases: Sequence[Lease], delay: timedelta) -> None:
+        """Give work back; lost leases are passed over."""
+        refs, seqs = self._current(tx, leases)
+        late = tx.now + delay // timedelta(microseconds=1)
+        postponed: list[int] = []
+        released: list[int] = []
+        for lease in leases:
+            token = lease.token
+            if isinstance(token, InstanceToken) and token.ref in refs:
+                grant = tx.grants.find(token)
+                (postponed if late > tx.now and (grant is None or grant.given) else released).append(token.ref)
+                tx.grants.drop(token.ref)
+                tx.touched.append(token.ref)
+        _POSTPONE_INSTANCES.do(tx.execute, postponed, late, tx.now)
+        _RELEASE_INSTANCES.do(tx.execute, released)
+        if late > tx.now:
+            _DELAY_ACTIVITIES.do(tx.execute, list(seqs), late)
+        else:
+            _RELEASE_ACTIVITIES.do(tx.execute, list(seqs))
+        tx.woken = tx.woken or bool(refs)
+        tx.tasks_added = tx.tasks_added or bool(seqs)
+
+    def _current(self, tx: Transaction, leases: Sequence[Lease]) -> tuple[dict[int, None], dict[int, None]]:
+        instances = [(token.ref, token.lease) for lease in leases if isinstance(token := lease.token, InstanceToken)]
+        tasks = [(token.seq, token.lease) for lease in leases if isinstance(token := lease.token, ActivityToken)]
+        return (
+            _listed(_LEASED_INSTANCES.run(tx.execute, instances)),
+            _listed(_LEASED_ACTIVITIES.run(tx.execute, tasks)),
+        )
+
+
+_Row = tuple[int, int, str, str, str | None, int | None, int, int]
+
+
+def _inboxes(tx: Transaction, refs: Sequence[int]) -> dict[int, list[_Row]]:
+    """What is visible in the inboxes of instances, oldest first."""
+    found: dict[int, list[_Row]] = {}
+    for cursor in _READ_INBOX.run(tx.execute, refs, tx.now):
+        for row in cursor:
+            found.setdefault(row[0], []).append(row)
+    for inbox in found.values():
+        if len(inbox) > 1:
+            inbox.sort(key=_age)
+    return found
+
+
+def _age(row: _Row) -> tuple[int, int]:
+    # A message is as old as the moment since which it is visible.
+    return max(row[7], row[5] or 0), row[1]
+
+
+def _messages(tx: Transaction, grant: Grant, inbox: Sequence[_Row], counted: list[int]) -> list[Message]:
+    """The messages of an inbox; notes which deliveries are to be counted. What is handed over is not."""
+    messages: list[Message] = []
+    for _, seq, message_id, text, execution_id, visible_at, deliveries, _ in inbox:
+        handed_over = seq >= tx.first_message
+        if not handed_over:
+            counted.append(seq)
+        grant.given[message_id] = seq
+        messages.append(
+            message_of(
+                message_id,
+                grant.instance_id,
+                text,
+                execution_id,
+                visible_at,
+                deliveries if handed_over else deliveries + 1,
+            )
+        )
+    return messages
+
+
+def _mixed(at_once: Sequence[T], due: Sequence[T], room: int) -> list[T]:
+    """Some of both as far as there is room."""
+    if not due:
+        return list(at_once)
+    pairs = zip_longest(due, at_once)
+    return [row for pair in pairs for row in pair if row is not None][:room]
+
+
+def _listed(cursors: Iterable[sqlite3.Cursor]) -> dict[int, None]:
+    return {int(each): None for cursor in cursors for each in (cursor.fetchone()[1] or "").split(",") if each}
+
+
+def _is_instance(lease: Lease) -> bool:
+    return isinstance(lease.token, InstanceToken)
+
+
+def _row(lease: Lease) -> int | None:
+    match lease.token:
+        case InstanceToken(ref=row) | ActivityToken(seq=row):
+            return row
+        case _:
+            return None
+
+
+def _any_open(waiters: deque[Any]) -> bool:
+    while waiters and not waiters[0].is_open:
+        waiters.popleft()
+    return bool(waiters)

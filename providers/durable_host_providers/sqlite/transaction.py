@@ -1,0 +1,162 @@
+"""One write transaction: what all jobs of a batch share, and messages on their way to inboxes.
+
+Jobs of one batch are applied kind by kind and in bulk, since every statement costs the writer a turn of Python's global
+lock: first what makes work, then what gives it out. Messages that several jobs send are collected and put into their
+inboxes together, before anything is locked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from durable_host.model.codec import encode_event
+from durable_host.model.instance import InstanceState
+from durable_host.model.messages import Message
+from durable_host_providers._sql.rows import to_micros
+from durable_host_providers._sql.statements import Rows, Values, load_statements
+
+from .grants import Grants
+
+__all__ = ["AT_ONCE", "LEASE_BITS", "SQL", "Transaction", "rows", "values"]
+
+AT_ONCE = 1 << 48
+"""Wake-up times below this are numbers of messages, not instants: visible at once, whatever the clock says."""
+
+LEASE_BITS = 40
+"""Lower bits of a lease number, which count this owner's locking transactions; above them stands the owner."""
+
+SQL = load_statements("durable_host_providers.sqlite", "write.sql", "read.sql")
+
+
+def rows(name: str) -> Rows:
+    """A named statement over many rows."""
+    return Rows(SQL[name])
+
+
+def values(name: str) -> Values:
+    """A named statement over a list of values."""
+    return Values(SQL[name])
+
+
+_FIND_TARGETS = values("find_targets")
+_ADD_PLACES = rows("add_places")
+_ADD_MESSAGES = rows("add_messages")
+_WAKE = rows("wake")
+
+
+class Transaction:
+    """A write transaction in progress.
+
+    Attributes:
+        now: the time of all its effects, in microseconds.
+        until: when a lease that it gives ends.
+        lease: number of the leases that it gives: differs from every other transaction's, of any process, for ever.
+        changed: projections that it wrote, for those who watch; None: somebody must read it.
+        woken: it may have made instances eligible. `tasks_added`: the same for activities.
+        first_message: number of the first message that it adds; those from there on were never fetched.
+        touched: instances whose grant no longer tells the truth if this fails.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, grants: Grants, *, owner: int, now: int, until: int, lease: int
+    ) -> None:
+        self.execute = connection.execute
+        self.grants = grants
+        self.owner = owner
+        self.now = now
+        self.until = until
+        self.lease = lease
+        self.changed: dict[str, InstanceState | None] = {}
+        self.woken = False
+        self.tasks_added = False
+        self.touched: list[int] = []
+        self._outgoing: list[Message] = []
+        self._message_rows: list[Sequence[object]] = []
+        self._marks: tuple[int, int, int, int] | None = None
+        self.first_message = 1 << 62
+
+    # Numbers of new rows.
+
+    def _numbers(self) -> tuple[int, int, int, int]:
+        if self._marks is None:
+            found: tuple[Any, ...] = self.execute(SQL["marks"]).fetchone()
+            message, arrived, activity, instance = (each or 0 for each in found)
+            self._marks = (message, max(arrived, self.now), activity, instance)
+            self.first_message = message + 1
+        return self._marks
+
+    def new_messages(self, count: int) -> tuple[int, int]:
+        """Numbers for messages: the first, and the time of their arrival, which is never before an earlier one's."""
+        message, arrived, activity, instance = self._numbers()
+        self._marks = (message + count, arrived, activity, instance)
+        return message + 1, arrived
+
+    def new_activities(self, count: int) -> int:
+        """Numbers for activities: the first."""
+        message, arrived, activity, instance = self._numbers()
+        self._marks = (message, arrived, activity + count, instance)
+        return activity + 1
+
+    def new_instances(self, count: int) -> int:
+        """Numbers for instances: the first."""
+        message, arrived, activity, instance = self._numbers()
+        self._marks = (message, arrived, activity, instance + count)
+        return instance + 1
+
+    # Messages.
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Put messages on their way to instances, whoever has them."""
+        self._outgoing.extend(messages)
+
+    def put(self, ref: int, messages: Sequence[Message]) -> int:
+        """Put messages into the inbox of an instance whose row is ours to write; returns the earliest wake-up time."""
+        seq, arrived = self.new_messages(len(messages))
+        earliest = 1 << 62
+        for message in messages:
+            visible_at = None if message.visible_at is None else to_micros(message.visible_at)
+            due = seq if visible_at is None else visible_at
+            earliest = min(earliest, due)
+            self._message_rows.append(
+                (seq, ref, due, arrived, visible_at, message.id, message.execution_id, encode_event(message.event))
+            )
+            seq += 1
+        return earliest
+
+    def deliver(self) -> None:
+        """Write the inboxes and wake the instances that nobody has locked."""
+        outgoing, self._outgoing = self._outgoing, []
+        wakes: list[tuple[int, int]] = []
+        if outgoing:
+            by_target: dict[str, list[Message]] = {}
+            for message in outgoing:
+                by_target.setdefault(message.target, []).append(message)
+            found: dict[str, Sequence[Any]] = {}
+            for cursor in _FIND_TARGETS.run(self.execute, list(by_target)):
+                for row in cursor:
+                    found[row[0]] = row[1:]
+            missing = [target for target in by_target if target not in found]
+            if missing:
+                first = self.new_instances(len(missing))
+                _ADD_PLACES.do(self.execute, list(enumerate(missing, first)))
+                for ref, target in enumerate(missing, first):
+                    found[target] = (ref, None, None, 0)
+            for target, messages in by_target.items():
+                ref, lease, wake_at, quarantined = found[target]
+                due = self.put(ref, messages)
+                if quarantined:
+                    continue
+                if lease is not None and wake_at > self.now:
+                    grant = self.grants.by_ref.get(ref)
+                    if grant is not None and grant.held and grant.lease == lease:
+                        self.grants.look(ref, due, self.now)
+                elif wake_at is None or due < wake_at:
+                    wakes.append((ref, due))
+        if self._message_rows:
+            _ADD_MESSAGES.do(self.execute, self._message_rows)
+            self._message_rows = []
+        if wakes:
+            _WAKE.do(self.execute, wakes)
+            self.woken = True
