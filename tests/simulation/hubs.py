@@ -27,6 +27,13 @@ ATOMIC_ROWS = (
 """What a store can show whose commits are all or nothing."""
 
 
+class _PatientState(HubState):
+    """Looks for leases that nobody has taken yet once an hour, not every 30 s: idle weeks then cost nothing."""
+
+    def seconds_to_lease_end(self) -> float:
+        return super().seconds_to_lease_end() if self.instance_leases or self.task_leases else 3600.0
+
+
 class MemoryHub(SimulatedHub):
     """The memory provider: one hub, one store object for each process."""
 
@@ -34,7 +41,7 @@ class MemoryHub(SimulatedHub):
     rows = ATOMIC_ROWS
 
     def __init__(self, random: Random) -> None:
-        self.state = HubState(simulated_environment(), timedelta(seconds=30))
+        self.state = _PatientState(simulated_environment(), timedelta(seconds=30))
 
     async def open(
         self, environment: Environment, plan: FaultPlan, random: Random, crash: Callable[[], None] | None
