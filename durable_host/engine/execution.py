@@ -86,6 +86,7 @@ class Execution:
         self.active = False
         """User code is running: only now may the context be used."""
         self.closed = False
+        """The position is dropped; nothing of this matters any more."""
         self.next_id = 0
         self.pending: dict[int, Action] = {}
         self.calls: dict[int, CallWaiter] = {}
@@ -152,10 +153,6 @@ class Execution:
 
     def refuse(self) -> NoReturn:
         """The context is used while its code is not running."""
-        if self.closed:
-            # `finally` blocks of code that is being dropped run, too; whatever they ask for is asked for again when
-            # the instance is next replayed. Generators end quietly on this one.
-            raise GeneratorExit("this position of the orchestrator is being dropped; nothing can be asked for any more")
         raise OrchestratorError(
             "The orchestration context was used from outside its orchestrator's code (a callback, another thread, or "
             "after the end). Call its methods in the orchestrator itself and yield or await what they return."

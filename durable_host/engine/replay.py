@@ -17,7 +17,7 @@ Rules, in the order in which they meet an event:
   fan-out never receives the result of another one whose id it has taken over.
 - The end. Code that has returned or raised ends the execution only when no activity, child or uncancelled timer is
   open, and the completion takes the next action id then. Continue-as-new and termination wait for nothing.
-- A dropped position is closed: the code's `finally` blocks run, can ask for nothing, and their exceptions go nowhere.
+- A dropped position is closed: the code's `finally` blocks run, but what they ask for and raise goes nowhere.
 
 Source: azure-storage-task-hub.md 6.7, 6.11; DurableTask.Core TaskOrchestrationExecutor, TaskOrchestrationContext.
 """
@@ -177,22 +177,19 @@ class Replay:
         self._waiting = _NEVER
         if code is None:
             return
-        self.execution.active = False
-        self.execution.closed = True
-        for _ in range(_MOST_CLOSES):
-            try:
-                code.close()
-            except RuntimeError as error:
-                if _is_running(code):
-                    logger.debug("orchestrator yields while it is closed", extra={"event": "close_ignored"})
-                    continue
-                logger.debug("orchestrator failed while it was closed: %r", error, extra={"event": "close_failed"})
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                logger.debug("orchestrator failed while it was closed: %r", error, extra={"event": "close_failed"})
-            return
-        _undead.append(code)  # collecting it would close it once more, and complain on standard error
+        # The context stays usable, so that no loop around a refusal can spin; what is asked for now is never looked at.
+        self.execution.active = self.execution.closed = True
+        try:
+            for _ in range(_MOST_CLOSES):
+                if _close(code):
+                    return
+            _undead.append(code)  # it never gives up; collecting it would close it once more, and complain
+        finally:
+            self.execution.active = False
+
+    def __del__(self) -> None:
+        if self._code is not None:  # a session that nobody closed, after a crash of ours
+            self.close()
 
     # Feeding.
 
@@ -505,13 +502,20 @@ def _last_touched(past: Sequence[HistoryEvent], new: Sequence[HistoryEvent]) -> 
     return 0
 
 
+def _close(code: Any) -> bool:
+    """Close a generator or coroutine once; False when it went on to wait for something."""
+    try:
+        code.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        logger.debug("orchestrator failed while it was closed: %r", error, extra={"event": "close_failed"})
+    return getattr(code, "gi_frame", None) is None and getattr(code, "cr_frame", None) is None
+
+
 def _is_driven(code: object) -> bool:
     """A generator or coroutine that is not Python's own, for example a compiled one."""
     return all(callable(getattr(code, method, None)) for method in ("send", "throw", "close"))
-
-
-def _is_running(code: Any) -> bool:
-    return getattr(code, "gi_frame", None) is not None or getattr(code, "cr_frame", None) is not None
 
 
 def _refusal(error: OrchestratorError) -> Task[Any]:
