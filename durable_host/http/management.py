@@ -15,10 +15,9 @@ from typing import Protocol
 
 from durable_host.bindings.urls import DEFAULT_CONNECTION, ManagementUrls
 from durable_host.engine.client import NON_RUNNING_STATES, TaskHubClient
-from durable_host.errors import DurableHostError
 from durable_host.http import instances, listing, starts
 from durable_host.http.calls import Call
-from durable_host.http.errors import INCORRECT, answer_of, first_form, second_form
+from durable_host.http.errors import ARGUMENT, INCORRECT, answer_of, first_form, second_form
 from durable_host.http.messages import EMPTY, NOT_FOUND, Answer, Request
 from durable_host.http.routing import match
 from durable_host.model.status import RuntimeStatus
@@ -89,7 +88,11 @@ class ManagementApi:
             return second_form(400, INCORRECT, text, "System.InvalidOperationException")
         own = hub.lower() == self.urls.hub.lower()
         try:
-            client = self.client if own else await self._other(hub, create=route.operation == "start")
+            creates = route.operation == "start"
+            client = self.client if own else await self._other(hub, create=creates)
+            if client is None and creates:
+                text = f"Task hub {hub!r} does not exist, and this host cannot create it."
+                return second_form(400, INCORRECT, text, ARGUMENT)
             call = Call(self, request, route, client, self._urls(request, hub, own), own, local)
             return await operation(call)
         except Exception as error:
@@ -101,8 +104,6 @@ class ManagementApi:
             known = await self.open_hub(hub, create=create)
             if known is not None:
                 self._others[hub] = known
-        if known is None and create:
-            raise DurableHostError(f"Task hub {hub!r} does not exist, and this host cannot create it.")
         return known
 
     def _urls(self, request: Request, hub: str, own: bool) -> ManagementUrls:

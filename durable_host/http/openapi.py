@@ -146,15 +146,31 @@ def _openapi_path(template: str) -> str:
 
 def _add_function(paths: dict[str, dict[str, object]], routes: RouteTable, route: Route, demands_keys: bool) -> None:
     template = routes.full_template(route)
-    parameters = [Parameter(each.name, "path", {"type": "string", "minLength": 1}) for each in routes.parameters(route)]
+    parameters = routes.parameters(route)
     path = _openapi_path(template)
+    _add_path(paths, path, route, [each.name for each in parameters], demands_keys)
+    # OpenAPI knows no optional path parameters: an address without the last one is another path.
+    shorter, _, last = path.rpartition("/")
+    if parameters and parameters[-1].may_be_missing and last == f"{{{parameters[-1].name}}}":
+        _add_path(paths, shorter or "/", route, [each.name for each in parameters[:-1]], demands_keys)
+
+
+def _operation_id(function: str, method: str, path: str) -> str:
+    # A function with an optional parameter has two paths; the number of parameters tells them apart.
+    return "_".join(part for part in (function, method, str(path.count("{"))) if part)
+
+
+def _add_path(
+    paths: dict[str, dict[str, object]], path: str, route: Route, names: Sequence[str], demands_keys: bool
+) -> None:
+    parameters = [Parameter(name, "path", {"type": "string", "minLength": 1}) for name in names]
     methods = [method.lower() for method in route.methods] or list(_METHODS)
     needs_key = demands_keys and route.auth_level is not AuthLevel.ANONYMOUS
     for method in methods:
         if method in paths.get(path, {}) or method not in (*_METHODS, "trace"):
             continue  # an earlier function, or the host itself, answers it; OpenAPI knows no other methods
         described: dict[str, object] = {
-            "operationId": f"{route.function}_{method}" if len(methods) > 1 else route.function,
+            "operationId": _operation_id(route.function, method if len(methods) > 1 else "", path),
             "tags": ["functions"],
             "parameters": [_parameter(each) for each in parameters],
             "responses": {
