@@ -125,9 +125,9 @@ class CommitContract(ContractBase):
         await lock_one(store)
         checkpoints = [advance(hub, item) for item in items]
 
-        outcomes = await store.commit([checkpoints[each] for each in (2, 1, 0, 3)])
+        outcomes = await store.commit([checkpoints[each] for each in (1, 3, 0, 2)])
 
-        assert list(outcomes) == [COMMITTED, LEASE_LOST, COMMITTED, COMMITTED]
+        assert list(outcomes) == [LEASE_LOST, COMMITTED, COMMITTED, COMMITTED]
         assert [len(await store.get_history(InstanceId(name)) or ()) for name in "abcd"] == [2, 0, 2, 2]
 
     @promise(4)
