@@ -37,7 +37,7 @@ asks which provider it has. The numbered promises below are tested, one by one, 
 16. *Amended* events stand at their index when history is next read; all others, and the length, are as before.
 17. *Completed* activities leave with the checkpoint that records their results; on `LEASE_LOST` they stay locked.
 18. *Quarantine* keeps history and inbox; nothing makes the instance eligible but `release_quarantined`. Its status is
-    Failed with the reason until then; afterwards what it was before.
+    Failed with the reason until then; afterwards what it was before. It gives way to no start, but may be purged.
 19. *A caller's transaction* decides alone whether a start or a send happened. A store without
     `traits.caller_transactions` raises `UnsupportedError` when it is given one.
 20. `get_instance` tells output and completion time of terminal instances only.
