@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ class TestSqlite(StoreContract):
     settings: dict[str, object] = {"synchronous": "off", "pollInterval": 0}
 
     @asynccontextmanager
-    async def new_hub(self) -> AsyncIterator[ContractHub]:
+    async def new_hub(self) -> AsyncGenerator[ContractHub]:
         environment = contract_environment()
         opened: list[OpenedProvider] = []
         with TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from durable_host_providers._sql.rows import INLINE, payloads_of, shown_state, s
 
 from .grants import ActivityToken, Grant, InstanceToken
 from .locking import Locking
-from .transaction import SQL, Transaction, rows, values
+from .transaction import SQL, Transaction, pairs, rows, values
 
 __all__ = ["check", "commit", "complete", "inline", "write_tags"]
 
@@ -73,7 +73,8 @@ def commit(tx: Transaction, locking: Locking, checkpoints: Sequence[Checkpoint])
     outcomes: list[CommitOutcome] = []
     for checkpoint in checkpoints:
         token = checkpoint.lease.token
-        if isinstance(token, InstanceToken) and token.ref in valid:
+        if isinstance(token, InstanceToken) and token in valid:
+            valid.discard(token)  # a second checkpoint from the same base finds another one
             batch.add(checkpoint, token, token.ref in steady)
             outcomes.append(CommitOutcome.COMMITTED)
         else:
@@ -86,12 +87,13 @@ def complete(tx: Transaction, completions: Sequence[ActivityCompletion]) -> list
     """Send the reply of each activity whose lease is current, and remove the task."""
     asked = [each.lease.token for each in completions]
     tokens = [token for token in asked if isinstance(token, ActivityToken)]
-    current = _current(_LEASED_ACTIVITIES.run(tx.execute, [(each.seq, each.lease) for each in tokens]))
+    leases = _LEASED_ACTIVITIES.run(tx.execute, [(each.seq, each.lease) for each in tokens])
+    current = {ActivityToken(lease, seq) for seq, lease in pairs(leases)}
     done: list[int] = []
     outcomes: list[CommitOutcome] = []
     for token, completion in zip(asked, completions, strict=True):
-        if isinstance(token, ActivityToken) and token.seq in current:
-            current.discard(token.seq)  # a second completion of the same lease finds nothing
+        if isinstance(token, ActivityToken) and token in current:
+            current.discard(token)  # a second completion of the same lease finds nothing
             done.append(token.seq)
             tx.send((completion.reply,))
             outcomes.append(CommitOutcome.COMMITTED)
@@ -142,10 +144,10 @@ class _Batch:
         self._empty: list[int] = []
         self._held: list[int] = []
 
-    def fence(self, checkpoints: Sequence[Checkpoint]) -> tuple[set[int], set[int]]:
-        """The instances whose checkpoint may be written, and those of them whose projection is as we remember it."""
+    def fence(self, checkpoints: Sequence[Checkpoint]) -> tuple[set[InstanceToken], set[int]]:
+        """The leases whose checkpoint may be written, and the rows among them whose projection is as we remember it."""
         asked: list[tuple[object, ...]] = []
-        known: list[tuple[object, ...]] = []
+        known: list[tuple[int, str | None, str | None]] = []
         for checkpoint in checkpoints:
             token, base = checkpoint.lease.token, checkpoint.base
             if not isinstance(token, InstanceToken):
@@ -155,15 +157,19 @@ class _Batch:
             if grant is None or base is None:
                 asked.append((token.ref, token.lease, *version, None, ""))  # "" matches no execution
             else:
-                seen = (grant.status, grant.execution_id)
-                asked.append((token.ref, token.lease, *version, *seen))
-                known.append((token.ref, *seen))
+                asked.append((token.ref, token.lease, *version, grant.status, grant.execution_id))
+                known.append((token.ref, grant.status, grant.execution_id))
         if not asked:
             return set(), set()
-        found = [cursor.fetchone() for cursor in _FENCE.run(self._tx.execute, asked)]
-        valid = _numbers(row[1] for row in found)
-        if sum(row[2] for row in found) == len(known):
-            return valid, {row[0] for row in known}  # type: ignore[misc]  # refs are integers
+        valid: set[InstanceToken] = set()
+        steady = 0.0
+        for cursor in _FENCE.run(self._tx.execute, asked):
+            refs, leases, count = cursor.fetchone()
+            steady += count
+            if refs is not None:
+                valid.update(map(InstanceToken, map(int, leases.split(",")), map(int, refs.split(","))))
+        if steady == len(known):
+            return valid, {row[0] for row in known}
         return valid, _numbers(cursor.fetchone()[0] for cursor in _STEADY.run(self._tx.execute, known))
 
     def add(self, checkpoint: Checkpoint, token: InstanceToken, steady: bool) -> None:
@@ -189,8 +195,10 @@ class _Batch:
             tx.send(message for message in checkpoint.messages if message.target != checkpoint.lease.key)
         if checkpoint.hold:
             if grant is None:
-                grant = Grant(ref, checkpoint.lease.key, token.lease, None, None)
+                grant = Grant(ref, checkpoint.lease.key, token.lease, checkpoint.base)
                 tx.grants.add(grant)
+            if state is not None:
+                grant.version = state.version
             grant.held = True
             self._held.append(ref)
         else:
@@ -306,7 +314,7 @@ class _Batch:
         if self._large:
             _ADD_PAYLOADS.do(execute, self._large)
         if self._tagged:
-            write_tags(tx, self._tagged, [ref for ref, state in self._tagged])
+            write_tags(tx, self._tagged, [ref for ref, _ in self._tagged])
         if self._advances:
             _ADVANCE.do(execute, self._advances)
         if self._projections:
@@ -327,7 +335,3 @@ class _Batch:
 
 def _numbers(lists: Iterable[str | None]) -> set[int]:
     return set(chain.from_iterable(map(int, each.split(",")) for each in lists if each))
-
-
-def _current(cursors: Iterable[Any]) -> set[int]:
-    return _numbers(cursor.fetchone()[1] for cursor in cursors)

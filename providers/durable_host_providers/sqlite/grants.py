@@ -8,19 +8,22 @@ only, is changed while a transaction is built, and is dropped for every instance
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple
+
+import msgspec
+
+from durable_host.model.instance import HistoryVersion
 
 __all__ = ["ActivityToken", "Grant", "Grants", "InstanceToken"]
 
 
-class InstanceToken(NamedTuple):
+class InstanceToken(msgspec.Struct, frozen=True, gc=False):
     """The fence of an instance's lease, and the number of its row."""
 
     lease: int
     ref: int
 
 
-class ActivityToken(NamedTuple):
+class ActivityToken(msgspec.Struct, frozen=True, gc=False):
     """The fence of an activity's lease, and the number of its row."""
 
     lease: int
@@ -33,15 +36,25 @@ class Grant:
     Attributes:
         given: messages that were delivered under this lease and are not consumed yet: id → number of the row.
         held: the holder waits between two episodes and wants to be told of arrivals.
+        version: where committed history stands.
         status, execution_id: of the projection as it was last written or read here.
     """
 
-    __slots__ = ("execution_id", "given", "held", "instance_id", "lease", "ref", "status")
+    __slots__ = ("execution_id", "given", "held", "instance_id", "lease", "ref", "status", "version")
 
-    def __init__(self, ref: int, instance_id: str, lease: int, status: str | None, execution_id: str | None) -> None:
+    def __init__(
+        self,
+        ref: int,
+        instance_id: str,
+        lease: int,
+        version: HistoryVersion | None = None,
+        status: str | None = None,
+        execution_id: str | None = None,
+    ) -> None:
         self.ref = ref
         self.instance_id = instance_id
         self.lease = lease
+        self.version = version
         self.status = status
         self.execution_id = execution_id
         self.given: dict[str, int] = {}
@@ -76,6 +89,10 @@ class Grants:
             self.arrived[ref] = None
         else:
             heapq.heappush(self._later, (due, ref))
+
+    def holds_any(self) -> bool:
+        """Whether any instance is locked here."""
+        return bool(self.by_ref)
 
     def look_at_all(self) -> None:
         """Another process has written: any inbox may hold something new."""

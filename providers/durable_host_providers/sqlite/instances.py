@@ -14,7 +14,7 @@ from durable_host_providers._sql.rows import payloads_of, state_text, to_micros
 
 from .checkpoints import inline, write_tags
 from .grants import InstanceToken
-from .transaction import SQL, Transaction, rows, values
+from .transaction import SQL, Transaction, pairs, rows, values
 
 __all__ = ["Start", "create", "purge", "quarantine", "release_quarantined"]
 
@@ -72,10 +72,10 @@ class _Starts:
         state = pending_state(message)
         if row is None:
             return self._insert(state, message)
-        ref, status, start_id, *_ = row
+        ref, status, start_id, quarantined = row
         if start_id == message.id:
             return row  # the same start again: it hears what it heard before
-        if status is not None and RuntimeStatus(status) not in start.replaceable:
+        if quarantined or (status is not None and RuntimeStatus(status) not in start.replaceable):
             return None
         return self._replace(ref, state, message, row)
 
@@ -108,7 +108,7 @@ class _Starts:
             self._tagged.append((ref, state))
         tx.changed[state.instance_id] = state
         tx.woken = True
-        return ref, status, message.id
+        return ref, status, message.id, 0
 
     def _replace(self, ref: int, state: InstanceState, message: Message, row: Sequence[Any]) -> Sequence[Any]:
         tx = self._tx
@@ -122,7 +122,7 @@ class _Starts:
         tx.send((message,))
         self._tagged.append((ref, state))
         tx.changed[state.instance_id] = state
-        return ref, status, message.id
+        return ref, status, message.id, 0
 
     def _flush(self) -> None:
         rows_, self._rows = self._rows, []
@@ -143,8 +143,7 @@ def quarantine(tx: Transaction, lease: Lease, reason: str) -> CommitOutcome:
     token = lease.token
     if not isinstance(token, InstanceToken):
         return CommitOutcome.LEASE_LOST
-    (cursor,) = _LEASED.run(tx.execute, [(token.ref, token.lease)])
-    if not cursor.fetchone()[0]:
+    if not list(pairs(_LEASED.run(tx.execute, [(token.ref, token.lease)]))):
         return CommitOutcome.LEASE_LOST
     tx.execute(SQL["quarantine"], (token.ref, reason))
     tx.touched.append(token.ref)

@@ -22,11 +22,11 @@ from durable_host.model.codec import decode_task, encode_task
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import HistoryVersion
 from durable_host.model.messages import ActivityTask, Message
-from durable_host.storage.contract import ActivityWorkItem, HistoryCache, Lease, OrchestrationWorkItem
+from durable_host.storage.contract import ActivityWorkItem, Lease, OrchestrationWorkItem
 from durable_host_providers._sql.rows import message_of
 
 from .grants import ActivityToken, Grant, Grants, InstanceToken
-from .transaction import AT_ONCE, SQL, Transaction, rows, values
+from .transaction import AT_ONCE, SQL, Transaction, pairs, rows, values
 from .waiting import ActivityWaiter, InstanceWaiter, Waiter
 
 __all__ = ["Delivery", "Locking", "Unloaded"]
@@ -73,6 +73,7 @@ class Delivery:
         self.waiter = waiter
         self.instances: list[OrchestrationWorkItem | Unloaded] = []
         self.activities: list[ActivityWorkItem] = []
+        self.error: Exception | None = None
 
     @property
     def room(self) -> int:
@@ -194,7 +195,11 @@ class Locking:
             tx.touched.append(grant.ref)
             delivery.instances.append(
                 OrchestrationWorkItem(
-                    InstanceId(grant.instance_id), None, None, _messages(tx, grant, inbox, counted), self._of(grant)
+                    InstanceId(grant.instance_id),
+                    grant.version,
+                    None,
+                    _messages(tx, grant, inbox, counted),
+                    self._of(grant),
                 )
             )
         for grant, _ in arrivals[len(places) :]:  # the call's time ran out meanwhile
@@ -222,25 +227,25 @@ class Locking:
         locked: list[int] = []
         for delivery, (ref, instance_id, generation, length, status, execution_id) in zip(places, chosen, strict=False):
             locked.append(ref)
-            grant = Grant(ref, instance_id, tx.lease, status, execution_id)
+            version = None if generation is None else HistoryVersion(generation, length)
+            grant = Grant(ref, instance_id, tx.lease, version, status, execution_id)
             tx.touched.append(ref)
             self._grants.drop(ref)
             self._grants.add(grant)
-            inbox = _messages(tx, grant, inboxes[ref], counted)
-            version = None if generation is None else HistoryVersion(generation, length)
-            assert isinstance(delivery.waiter, InstanceWaiter)
-            delivery.instances.append(self._item(grant, version, inbox, delivery.waiter.cache))
+            delivery.instances.append(self._item(grant, _messages(tx, grant, inboxes[ref], counted), delivery))
         _LEASE_INSTANCES.do(tx.execute, locked, tx.lease, tx.until)
         _COUNT_DELIVERIES.do(tx.execute, counted)
 
-    def _item(
-        self, grant: Grant, version: HistoryVersion | None, inbox: Sequence[Message], cache: HistoryCache
-    ) -> OrchestrationWorkItem | Unloaded:
-        instance_id = InstanceId(grant.instance_id)
+    def _item(self, grant: Grant, inbox: Sequence[Message], delivery: Delivery) -> OrchestrationWorkItem | Unloaded:
+        instance_id, version = InstanceId(grant.instance_id), grant.version
         if version is None:
             return OrchestrationWorkItem(instance_id, None, (), inbox, self._of(grant))
-        if cache.holds(instance_id, version):
-            return OrchestrationWorkItem(instance_id, version, None, inbox, self._of(grant))
+        assert isinstance(delivery.waiter, InstanceWaiter)
+        try:
+            if delivery.waiter.cache.holds(instance_id, version):
+                return OrchestrationWorkItem(instance_id, version, None, inbox, self._of(grant))
+        except Exception as error:  # the caller's own: it fails that call, not this transaction
+            delivery.error = error
         return Unloaded(grant.ref, instance_id, version, inbox, self._of(grant))
 
     def _of(self, grant: Grant) -> Lease:
@@ -287,45 +292,46 @@ class Locking:
 
     def renew(self, tx: Transaction, leases: Sequence[Lease]) -> list[Lease | None]:
         """Extend those that are current, also those that have ended if nobody has taken the work since."""
-        refs, seqs = self._current(tx, leases)
-        _EXTEND_INSTANCES.do(tx.execute, list(refs), tx.until)
-        _EXTEND_ACTIVITIES.do(tx.execute, list(seqs), tx.until)
-        return [
-            Lease(lease.key, lease.token, self._lease)
-            if _row(lease) in (refs if _is_instance(lease) else seqs)
-            else None
-            for lease in leases
-        ]
+        current = self._current(tx, leases)
+        _EXTEND_INSTANCES.do(tx.execute, [each.ref for each in current if isinstance(each, InstanceToken)], tx.until)
+        _EXTEND_ACTIVITIES.do(tx.execute, [each.seq for each in current if isinstance(each, ActivityToken)], tx.until)
+        return [Lease(lease.key, lease.token, self._lease) if lease.token in current else None for lease in leases]
 
     def abandon(self, tx: Transaction, leases: Sequence[Lease], delay: timedelta) -> None:
         """Give work back; lost leases are passed over."""
-        refs, seqs = self._current(tx, leases)
+        current = self._current(tx, leases)
         late = tx.now + delay // timedelta(microseconds=1)
         postponed: list[int] = []
         released: list[int] = []
-        for lease in leases:
-            token = lease.token
-            if isinstance(token, InstanceToken) and token.ref in refs:
-                grant = tx.grants.find(token)
-                (postponed if late > tx.now and (grant is None or grant.given) else released).append(token.ref)
-                tx.grants.drop(token.ref)
-                tx.touched.append(token.ref)
+        tasks: list[int] = []
+        for token in current:
+            if isinstance(token, ActivityToken):
+                tasks.append(token.seq)
+                continue
+            grant = tx.grants.find(token)
+            (postponed if late > tx.now and (grant is None or grant.given) else released).append(token.ref)
+            tx.grants.drop(token.ref)
+            tx.touched.append(token.ref)
         _POSTPONE_INSTANCES.do(tx.execute, postponed, late, tx.now)
         _RELEASE_INSTANCES.do(tx.execute, released)
         if late > tx.now:
-            _DELAY_ACTIVITIES.do(tx.execute, list(seqs), late)
+            _DELAY_ACTIVITIES.do(tx.execute, tasks, late)
         else:
-            _RELEASE_ACTIVITIES.do(tx.execute, list(seqs))
-        tx.woken = tx.woken or bool(refs)
-        tx.tasks_added = tx.tasks_added or bool(seqs)
+            _RELEASE_ACTIVITIES.do(tx.execute, tasks)
+        tx.woken = tx.woken or bool(postponed or released)
+        tx.tasks_added = tx.tasks_added or bool(tasks)
 
-    def _current(self, tx: Transaction, leases: Sequence[Lease]) -> tuple[dict[int, None], dict[int, None]]:
-        instances = [(token.ref, token.lease) for lease in leases if isinstance(token := lease.token, InstanceToken)]
-        tasks = [(token.seq, token.lease) for lease in leases if isinstance(token := lease.token, ActivityToken)]
-        return (
-            _listed(_LEASED_INSTANCES.run(tx.execute, instances)),
-            _listed(_LEASED_ACTIVITIES.run(tx.execute, tasks)),
-        )
+    def _current(self, tx: Transaction, leases: Sequence[Lease]) -> dict[InstanceToken | ActivityToken, None]:
+        """Those of the leases that are current, in the order of their rows."""
+        tokens = [lease.token for lease in leases]
+        instances = [(token.ref, token.lease) for token in tokens if isinstance(token, InstanceToken)]
+        tasks = [(token.seq, token.lease) for token in tokens if isinstance(token, ActivityToken)]
+        current: dict[InstanceToken | ActivityToken, None] = {}
+        for ref, lease in pairs(_LEASED_INSTANCES.run(tx.execute, instances)):
+            current[InstanceToken(lease, ref)] = None
+        for seq, lease in pairs(_LEASED_ACTIVITIES.run(tx.execute, tasks)):
+            current[ActivityToken(lease, seq)] = None
+        return current
 
 
 _Row = tuple[int, int, str, str, str | None, int | None, int, int]
@@ -375,14 +381,6 @@ def _mixed(at_once: Sequence[T], due: Sequence[T], room: int) -> list[T]:
         return list(at_once)
     pairs = zip_longest(due, at_once)
     return [row for pair in pairs for row in pair if row is not None][:room]
-
-
-def _listed(cursors: Iterable[sqlite3.Cursor]) -> dict[int, None]:
-    return {int(each): None for cursor in cursors for each in (cursor.fetchone()[1] or "").split(",") if each}
-
-
-def _is_instance(lease: Lease) -> bool:
-    return isinstance(lease.token, InstanceToken)
 
 
 def _row(lease: Lease) -> int | None:

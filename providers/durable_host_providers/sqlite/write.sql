@@ -45,20 +45,23 @@ WHERE ref IN (? ...) AND quarantined IS NULL
 UPDATE instances SET wake_at = ?1 WHERE ref IN (? ...)
 
 -- name: leased_instances
--- Which of these leases of instances are current: how many, and the list of their numbers.
-SELECT count(*), group_concat(instances.ref)
+-- Which of these leases of instances are current: the lists of their rows and of their numbers.
+SELECT group_concat(instances.ref), group_concat(instances.lease)
 FROM (VALUES (?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.lease = asked.column2
 
 -- name: leased_activities
--- Which of these leases of activities are current: how many, and the list of their numbers.
-SELECT count(*), group_concat(activities.seq)
+-- Which of these leases of activities are current: the lists of their rows and of their numbers.
+SELECT group_concat(activities.seq), group_concat(activities.lease)
 FROM (VALUES (?, ?) ...) AS asked CROSS JOIN activities ON activities.seq = asked.column1
 WHERE activities.lease = asked.column2
 
 -- name: fence
--- Which checkpoints may be written, and for how many of them the projection stands as this process last saw it.
-SELECT count(*), group_concat(instances.ref), total(instances.status IS asked.column5 AND instances.execution_id IS asked.column6)
+-- Which checkpoints may be written (the lists of their rows and leases), and for how many of them the projection stands
+-- as this process last saw it.
+SELECT
+    group_concat(instances.ref), group_concat(instances.lease),
+    total(instances.status IS asked.column5 AND instances.execution_id IS asked.column6)
 FROM (VALUES (?, ?, ?, ?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.lease = asked.column2
     AND instances.generation IS asked.column3 AND instances.length IS asked.column4
@@ -221,7 +224,7 @@ DELETE FROM activities WHERE dispatch_id IN (? ...)
 
 -- name: find_instances
 -- What stands under the ids of starts.
-SELECT instance_id, ref, status, start_id FROM instances WHERE instance_id IN (? ...)
+SELECT instance_id, ref, status, start_id, quarantined IS NOT NULL FROM instances WHERE instance_id IN (? ...)
 
 -- name: add_instances
 -- New instances, Pending.

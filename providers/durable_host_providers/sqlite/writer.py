@@ -238,6 +238,8 @@ class Writer:
         for _ in range(2):
             if not self._locking.is_awaited():
                 return
+            if self._grants.holds_any():
+                self._notice(outbox)
             now = to_micros(self._clock.now())
             due = self._probe(now)
             if not self._locking.is_worthwhile():
@@ -344,7 +346,10 @@ class Writer:
             else:
                 outbox.settle(waiter, ())
             return
-        if isinstance(waiter, ActivityWaiter):
+        if delivery.error is not None:
+            outbox.settle(waiter, delivery.error)
+            self.give_back(delivery.instances)
+        elif isinstance(waiter, ActivityWaiter):
             outbox.settle(waiter, delivery.activities)
         elif refs := delivery.unloaded():
             try:
@@ -381,13 +386,20 @@ class Writer:
         """Find what other processes have changed, and owners that are gone."""
         try:
             self.file.connection()
-            changed = self.file.has_foreign_changes()
+            self._notice(outbox)
             elapsed = self._clock.monotonic()
             if self._was_set_back(elapsed):
                 self.file.shorten_leases()
             if elapsed - self._owners_checked >= _OWNERS_EVERY:
                 self._owners_checked = elapsed
-                changed = self._bury() or changed
+                self._bury()
+        except sqlite3.Error as error:
+            raise self.file.failed(error) from error
+
+    def _notice(self, outbox: Outbox) -> None:
+        """See whether another connection has written."""
+        try:
+            changed = self.file.has_foreign_changes()
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
         if changed:
@@ -400,15 +412,14 @@ class Writer:
         before, self._clocks = self._clocks, (now, elapsed)
         return before is not None and now - before[0] < (elapsed - before[1]) * 1_000_000 - _STEP
 
-    def _bury(self) -> bool:
-        """Take over from owners that are gone; says whether there were any."""
+    def _bury(self) -> None:
+        """Take over from owners that are gone."""
         if self.file.owner and not self.file.is_registered():
             self.file.register()
         dead = self.file.dead_owners()
         if dead:
             self.file.bury(dead)
             logger.info("took over from owners that are gone", extra={"event": "owners_gone", "owners": len(dead)})
-        return bool(dead)
 
     def _close(self, promise: Promise[None]) -> None:
         self._drain()
