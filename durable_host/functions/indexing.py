@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 
@@ -29,7 +29,7 @@ from durable_host.functions.app import Blueprint, FunctionApp
 from durable_host.functions.descriptor import Declaration, FunctionBuilder, FunctionDescriptor, source_of
 from durable_host.functions.signatures import annotations_of, check_function, takes_context
 
-__all__ = ["DEFAULT_SCRIPT", "LoadedApp", "UserImportError", "load_app", "unload_app"]
+__all__ = ["DEFAULT_SCRIPT", "LoadedApp", "UserImportError", "index_app", "load_app", "unload_app"]
 
 DEFAULT_SCRIPT = "function_app.py"
 _SCRIPT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_\-]*\.py\Z")
@@ -104,19 +104,35 @@ def load_app(
     path = folder / name
     if not path.is_file():
         raise IndexingError(_nothing_found(folder, name))
-    module = _import(folder, path.stem)
-    app = _find_app(module, name)
-    indexer = _Indexer(folder, setting, bindings or BindingRegistry())
-    found = indexer.index(app, functions)
+    app = _find_app(_import(folder, path.stem), name)
+    loaded = index_app(app, path, setting=setting, functions=functions, bindings=bindings)
     legacy = _legacy_folders(folder)
-    if legacy:
-        indexer.warnings.append(
-            f"Folders with a function.json are ignored beside {name}: {', '.join(legacy)}. Declare these functions "
-            f"with decorators."
-        )
+    if not legacy:
+        return loaded
+    warning = (
+        f"Folders with a function.json are ignored beside {name}: {', '.join(legacy)}. Declare them with decorators."
+    )
+    return replace(loaded, warnings=(*loaded.warnings, warning))
+
+
+def index_app(
+    app: FunctionApp,
+    script: Path,
+    *,
+    setting: Callable[[str], str | None] = os.environ.get,
+    functions: Sequence[str] | None = None,
+    bindings: BindingRegistry | None = None,
+) -> LoadedApp:
+    """Check the functions of an app that is already imported; arguments as `load_app`.
+
+    Raises:
+        IndexingError: its functions have problems; all of them are listed.
+    """
+    indexer = _Indexer(script.parent, setting, bindings or BindingRegistry())
+    found = indexer.index(app, functions)
     if indexer.problems:
         raise IndexingError(indexer.problems)
-    return LoadedApp(app, folder, path, tuple(found), tuple(indexer.warnings))
+    return LoadedApp(app, script.parent, script, tuple(found), tuple(indexer.warnings))
 
 
 def unload_app(folder: Path) -> None:
