@@ -150,7 +150,7 @@ class Episodes:
         elif admission.new or (index.unfinished and index.completed is None):
             await self._run(position, advance, now)
         elif not self._atomic and position.state is not None and index.started is not None:
-            await self._repair(position, advance)
+            await self._repair(position, advance, now)
         return advance
 
     def _now(self, index: HistoryIndex) -> datetime:
@@ -281,8 +281,12 @@ class Episodes:
             kept.extend(advance.events)
             advance.rebuilt = kept
 
-    async def _repair(self, position: Position, advance: Advance) -> None:
-        """Rewrite the projection: a crash may have struck between history and row, and only redelivery tells."""
+    async def _repair(self, position: Position, advance: Advance, now: datetime) -> None:
+        """Write again what a crash may have kept from being written; only redelivery tells.
+
+        That is the projection, or the rest of a history that was cut where nothing shows it: continue-as-new closes the
+        episode before the new generation's first actions, so history may end with OrchestratorCompleted and lack them.
+        """
         assert position.state is not None
         custom_status = position.state.custom_status
         if position.history is not None and position.index.started is not None:
@@ -291,6 +295,9 @@ class Episodes:
             )
             if result.session is not None:
                 result.session.close()
+            if result.actions and position.index.completed is None:
+                await self._run(position, advance, now)
+                return
             custom_status = result.custom_status if result.custom_status is not None else custom_status
         advance.state = replace(position.state, custom_status=custom_status)
 
