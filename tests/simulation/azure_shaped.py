@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError, UnsupportedError
-from durable_host.model.history import ExecutionStarted, HistoryEvent
+from durable_host.model.history import ExecutionStarted, HistoryEvent, OrchestratorCompleted
 from durable_host.model.ids import ExecutionId, InstanceId, MessageId
 from durable_host.model.instance import (
     HistoryVersion,
@@ -453,7 +453,14 @@ class AzureShapedStore(TaskHubStore):
         replaced = known.version is None or state.version.generation > known.version.generation
         first = 0 if replaced or known.version is None else known.version.length
         rows = [*checkpoint.amended, *enumerate(checkpoint.events, first)]
-        sizes = [len(checkpoint.amended) + BATCH, *[BATCH] * len(rows)]
+        whole = len(checkpoint.amended)
+        if replaced:
+            # INVARIANT: start and carried-over events are one batch; their old rows are overwritten by it.
+            whole = next(
+                (at for at, event in enumerate(checkpoint.events) if isinstance(event, OrchestratorCompleted)), 0
+            )
+            whole += self._random.randrange(2)
+        sizes = [max(whole, BATCH), *[BATCH] * len(rows)]
         length = first
         while rows:
             batch, rows = rows[: sizes[0]], rows[sizes.pop(0) :]
@@ -665,8 +672,8 @@ class AzureShapedStore(TaskHubStore):
         return CommitOutcome.COMMITTED
 
     async def _postpone(self, held: _Held, delay: Callable[[Got[Message]], float]) -> None:
-        for copies in held.messages.values():
-            for got in copies:
+        for copies in list(held.messages.values()):
+            for got in list(copies):
                 await self._update(got, delay(got))
 
     async def _update(self, got: Got[Message], visibility: float) -> None:
