@@ -21,7 +21,7 @@ __all__ = ["Template", "TemplateError", "parse_binding_template"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _DATE_DEFAULT = "yyyy-MM-ddTHH-mm-ssK"
-_DATE_PART = re.compile(r"'[^']*'|yyyy|MM|dd|HH|mm|ss|fff|K|[A-Za-z]+|.", re.DOTALL)
+_DATE_PART = re.compile(r"'[^']*'|(?P<letter>[A-Za-z])(?P=letter)*|.", re.DOTALL)
 
 
 class TemplateError(ValueError):
@@ -202,7 +202,8 @@ def _date(value: datetime, form: str, *, strict: bool = True) -> str:
         "fff": f"{value.microsecond // 1000:03d}",
         "K": "Z",
     }
-    for token in _DATE_PART.findall(form):
+    for found in _DATE_PART.finditer(form):
+        token = found.group()
         if token in values:
             parts.append(values[token])
         elif token[0] == "'":

@@ -153,7 +153,9 @@ def test_blueprint_may_have_a_level_of_its_own() -> None:
     app = FunctionApp()
     blueprint = Blueprint(http_auth_level=AuthLevel.ADMIN)
     app.register_functions(blueprint)
-    blueprint.route("a")(lambda req: None)
+
+    @blueprint.route("a")
+    def f(req: object) -> None: ...
 
     assert app.builders()[0][1] is AuthLevel.ADMIN
 
