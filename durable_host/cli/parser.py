@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from durable_host.model.status import RuntimeStatus
 
-__all__ = ["build_parser"]
+__all__ = ["build_parser", "parse"]
 
 _PARSE_ERROR = 3
 _AGO = re.compile(r"(\d+)(s|m|h|d|w)", re.ASCII)

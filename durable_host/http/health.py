@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from durable_host.http.messages import NOT_FOUND, Answer, Request, json_answer
 
-__all__ = ["Health"]
+__all__ = ["Health", "alive", "unready"]
 
 _NO_STORE = ("Cache-Control", "no-store")
 _TIMEOUT = 5.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Failure", "failure_of", "failure_types", "matches"]
+__all__ = ["Failure", "failure_of", "failure_types", "matches", "type_name"]
 
 _MAX_CAUSES = 16
 _MAX_STACK = 16_000

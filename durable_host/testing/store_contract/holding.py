@@ -20,7 +20,7 @@ from durable_host.testing.store_contract.steps import (
     others_run,
 )
 
-__all__ = ["HoldContract"]
+__all__ = ["HoldContract", "hold"]
 
 
 async def hold(hub: ContractHub, store: TaskHubStore, instance_id: str = "a") -> OrchestrationWorkItem:

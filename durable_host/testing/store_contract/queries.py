@@ -30,7 +30,7 @@ from durable_host.testing.store_contract.steps import (
     start,
 )
 
-__all__ = ["QueryContract", "StatisticsContract"]
+__all__ = ["QueryContract", "StatisticsContract", "find", "found_ids", "settle_again"]
 
 
 async def find(store: TaskHubStore, query: InstanceQuery) -> list[InstanceState]:

@@ -24,7 +24,7 @@ from .settings import Settings
 from .transaction import SQL, values
 from .waiting import Outbox, Promise
 
-__all__ = ["Execute", "Reader"]
+__all__ = ["Execute", "Reader", "history_of", "page_of"]
 
 T = TypeVar("T")
 Execute = Callable[..., sqlite3.Cursor]
