@@ -14,7 +14,7 @@ from typing import Protocol
 from durable_host.engine.execution import Execution
 from durable_host.engine.tasks import Task
 
-__all__ = ["ChainEnd", "LINK", "LONGEST", "TimerChain", "TimerTask", "due"]
+__all__ = ["LINK", "LONGEST", "ChainEnd", "TimerChain", "TimerTask", "due"]
 
 LONGEST = timedelta(days=6)
 """A timer that is due later than this from now is a chain."""
