@@ -318,7 +318,7 @@ class DurableOrchestrationContext(Composites):
     @overload
     def call_sub_orchestrator(
         self,
-        name: str | Callable[..., Any],
+        name: str,
         input_: object = None,
         instance_id: str | None = None,
         version: str | None = None,
@@ -376,8 +376,11 @@ class DurableOrchestrationContext(Composites):
         expected_type: Any = None,
     ) -> Task[Any]:
         """Azure's form of `call_sub_orchestrator(..., retry=...)`."""
+        if expected_type is None and not isinstance(name, str):
+            expected_type = _result_of(name)
+        policy = _policy(retry_options)
         return self.call_sub_orchestrator(
-            name, input_, instance_id, version, expected_type, retry=_policy(retry_options)
+            function_name(name), input_, instance_id, version, expected_type, retry=policy
         )
 
     def start_detached(
