@@ -7,10 +7,12 @@ a type that is not built in, because reading the metadata of all installed packa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from durable_host.bindings.contract import BindingError, BindingProvider
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINT_GROUP", "BindingRegistry"]
 
@@ -25,6 +27,8 @@ def _built_in() -> list[BindingProvider]:
 
 
 def _installed() -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, rarely needed
+
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
