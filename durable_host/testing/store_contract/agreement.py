@@ -67,8 +67,8 @@ class Call:
         return f"Call({self.verb!r}, {self.store}, {self.which}, {self.how})"
 
 
-def call_sequences(longest: int = 40) -> SearchStrategy[list[Call]]:
-    """Sequences of calls, for hypothesis."""
+def call_sequences(shortest: int = 12, longest: int = 60) -> SearchStrategy[list[Call]]:
+    """Sequences of calls, for hypothesis, which without a least length prefers lists of five: too short to go wrong."""
     from hypothesis import strategies
 
     weights = [verb for verb, weight in WEIGHTS.items() for _ in range(weight)]
@@ -79,7 +79,7 @@ def call_sequences(longest: int = 40) -> SearchStrategy[list[Call]]:
         which=strategies.integers(0, 7),
         how=strategies.integers(0, 63),
     )
-    return strategies.lists(call, max_size=longest)
+    return strategies.lists(call, min_size=shortest, max_size=longest)
 
 
 def observe(calls: Sequence[Call], new_hub: Callable[[], AbstractAsyncContextManager[ContractHub]]) -> list[object]:
