@@ -95,6 +95,7 @@ class Replay:
 
     Args:
         keep_histories: fill `context.histories`.
+        name: the registered name; the start's spelling takes its place.
     """
 
     __slots__ = (
@@ -125,12 +126,13 @@ class Replay:
         execution_id: ExecutionId,
         *,
         keep_histories: bool = False,
+        name: str = "",
     ) -> None:
         self.execution = Execution(instance_id, execution_id)
         self._function = function
         self._context: DurableOrchestrationContext | None = None
         self._code: Any = None
-        self._name = ""
+        self._name = name
         self._waiting: Task[Any] = _NEVER
         self._histories: list[HistoryEvent] | None = [] if keep_histories else None
         self._held: list[HistoryEvent] = []
@@ -145,6 +147,11 @@ class Replay:
         self._rewinds = 0
 
     # The session.
+
+    @property
+    def name(self) -> str:
+        """The orchestrator's name."""
+        return self._name
 
     def episode(self, past: Sequence[HistoryEvent], new: Sequence[HistoryEvent]) -> EpisodeResult:
         """Apply committed events, then those of this episode, and tell what is new.

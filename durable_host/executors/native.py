@@ -23,6 +23,7 @@ from durable_host.model.history import ExecutionStarted
 from durable_host.model.messages import ActivityTask
 from durable_host.model.names import NAME_ATTRIBUTE, function_name, unknown_function
 from durable_host.model.payloads import decode_payload, encode_payload
+from durable_host.telemetry.logging import function_scope
 
 __all__ = ["FunctionRegistry", "NativeActivities", "NativeActivity", "NativeOrchestrations", "NativeOrchestrator"]
 
@@ -162,10 +163,13 @@ class NativeOrchestrations:
         """Run one episode on the calling thread; it takes as long as the user's code between two waits."""
         session = episode.session
         if session is None:
-            return self._begin(episode).episode(episode.past, episode.new)
+            replay = self._begin(episode)
+            with function_scope(replay.name):
+                return replay.episode(episode.past, episode.new)
         if not isinstance(session, Replay):
             raise TypeError(f"a session of this executor is a Replay, not {session!r}")
-        return session.episode((), episode.new)
+        with function_scope(session.name):
+            return session.episode((), episode.new)
 
     def _begin(self, episode: Episode) -> Replay:
         for events in (episode.past, episode.new):
@@ -179,6 +183,7 @@ class NativeOrchestrations:
                         episode.instance_id,
                         episode.execution_id,
                         keep_histories=found.keeps_histories,
+                        name=found.name,
                     )
         raise OrchestratorError(f"the events of instance {episode.instance_id!r} hold no ExecutionStarted")
 
@@ -344,7 +349,7 @@ def _remember(function: Callable[..., Any], name: str) -> None:
     if getattr(function, "__name__", None) != name and getattr(function, NAME_ATTRIBUTE, None) is None:
         try:
             setattr(function, NAME_ATTRIBUTE, name)
-        except AttributeError:  # bound methods and builtins take no attributes; call them by name
+        except (AttributeError, TypeError):  # bound methods and builtins take no attributes; call them by name
             return
 
 

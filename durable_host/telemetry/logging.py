@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,6 +44,7 @@ LEVELS: Mapping[str, int] = {
 """Azure's level names, in lower case, and Python's numbers."""
 
 _SYSTEM = ("Microsoft.Azure.WebJobs.", "Function.", "Worker.", "Host.")
+_ORCHESTRATORS = "durable_host.orchestrators."  # what `context.logger` writes to
 _ALWAYS_SHOWN = ("Worker process started and initialized.", "Host lock lease acquired by instance ID")
 _OURS = (
     ("durable_host.engine", "Host.Triggers.DurableTask"),
@@ -68,7 +69,7 @@ _function: ContextVar[str | None] = ContextVar("durable_host_function", default=
 
 
 @contextmanager
-def function_scope(name: str) -> Iterator[None]:
+def function_scope(name: str) -> Generator[None]:
     """Attribute what is logged inside, child tasks included, to the function of that name."""
     token = _function.set(name)
     try:
@@ -81,6 +82,8 @@ def category_of(logger: str) -> str:
     """The category of a record from that logger, logged here and now."""
     if logger.startswith(_SYSTEM):
         return logger
+    if logger.startswith(_ORCHESTRATORS):
+        return f"Function.{logger[len(_ORCHESTRATORS) :]}.User"
     for prefix, category in _OURS:
         if logger == prefix or (logger.startswith(prefix) and logger[len(prefix)] == "."):
             return category

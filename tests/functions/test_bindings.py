@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from durable_host.functions.app import FunctionApp
 from durable_host.functions.client import DurableOrchestrationClient
 from durable_host.functions.values import Out
 from durable_host.model.status import RuntimeStatus
+from durable_host.telemetry.logging import category_of
 from tests.functions.running_app import running
 
 
@@ -253,6 +255,30 @@ async def test_failing_activity_keeps_type_and_the_users_traceback(app: Function
         "Orchestrator function 'calls' failed: Activity function 'broken' failed: ValueError: boom \n "
     )
     assert "invoker.py" not in state.output
+
+
+async def test_what_an_orchestrator_logs_belongs_to_its_function(app: FunctionApp) -> None:
+    categories: list[str] = []
+
+    class Categories(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("said"):
+                categories.append(category_of(record.name))
+
+    @app.orchestration_trigger("context")
+    def talks(context: Any) -> None:
+        context.logger.warning("said by the context's logger")
+        logging.getLogger("mine").warning("said by the user's")
+
+    handler = Categories()
+    logging.getLogger().addHandler(handler)
+    try:
+        async with running(app) as host:
+            await host.services.client.result(await host.services.client.start("talks"))
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+    assert categories == ["Function.talks.User", "Function.talks.User"]
 
 
 async def test_disabled_durable_functions_are_unknown(app: FunctionApp) -> None:
