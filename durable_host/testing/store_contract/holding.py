@@ -198,6 +198,23 @@ class HoldContract(ContractBase):
             assert await store.renew([held.lease]) == [None]
             assert await commit(store, advance(hub, taken)) is CommitOutcome.COMMITTED
 
+    @promise(1)
+    async def test_a_holder_whose_lease_has_ended_gets_the_instance_once(
+        self, hub: ContractHub, store: TaskHubStore
+    ) -> None:
+        """Not both topped up and locked anew."""
+        await create(hub, store, "a")
+        item = await lock_one(store)
+        timer = event(hub, visible_at=hub.now() + timedelta(seconds=1))
+        await commit(store, advance(hub, item, messages=(timer,), hold=True))
+        await hub.outlive_lease()
+
+        again = await lock_one(store)
+
+        assert ids(again) == (timer.id,)
+        assert await lock(store) == []
+        assert await commit(store, advance(hub, again)) is CommitOutcome.COMMITTED
+
     @promise(1, 15)
     async def test_what_a_holding_checkpoint_deferred_comes_back_to_the_holder(
         self, hub: ContractHub, store: TaskHubStore
