@@ -578,7 +578,7 @@ class _Simulation:
                 await world.ask(lambda instance_id=instance_id: world.client.wait_for_completion(instance_id))  # type: ignore[misc]
         # What they started, or what is still to be answered, may need longer.
         pause = 10.0
-        while await self.open_instances(world):
+        while await self.open_instances(world) or await self.busy(world):
             await asyncio.sleep(pause)
             pause *= 1.5
 
@@ -588,6 +588,12 @@ class _Simulation:
             async for state in world.client.instances()
             if not state.status.is_terminal and state.instance_id not in world.optional
         ]
+
+    async def busy(self, world: World) -> bool:
+        depths = await world.client.store.statistics()
+        return bool(
+            depths.inbox_waiting or depths.inbox_delayed or depths.activities_waiting or depths.activities_running
+        )
 
     async def stuck(self, store: FaultyStore, world: World) -> str:
         self.plan.enabled = False

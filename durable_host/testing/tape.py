@@ -63,8 +63,7 @@ class Tape:
         for checkpoint, outcome in zip(checkpoints, outcomes, strict=True):
             state = checkpoint.state
             if outcome is CommitOutcome.COMMITTED and state is not None and state.version is not None:
-                moved = state.version != checkpoint.base or bool(checkpoint.amended)
-                if moved:
+                if checkpoint.events or checkpoint.amended:
                     self.commits.append(Commit(state.instance_id, checkpoint.base, state.version))
 
 

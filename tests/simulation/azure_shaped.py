@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError, UnsupportedError
 from durable_host.model.history import ExecutionStarted, HistoryEvent, OrchestratorCompleted
-from durable_host.model.ids import ExecutionId, InstanceId, MessageId
+from durable_host.model.ids import InstanceId, MessageId
 from durable_host.model.instance import (
     HistoryVersion,
     InstancePage,
@@ -64,7 +64,6 @@ class _Known:
     version: HistoryVersion | None
     sentinel: int
     row: int | None
-    row_execution: ExecutionId | None
     row_state: InstanceState | None
 
 
@@ -317,11 +316,12 @@ class AzureShapedStore(TaskHubStore):
         # INVARIANT: the row before the history; then a row that is newer than the history fails its ETag.
         row = await self.ports.read_row(instance_id)
         version, sentinel, history = await self.ports.read_history(instance_id)
+        if version is None and row is not None:
+            version = row.state.version  # ended before it began: there is a row and no history
         held.known = _Known(
             version,
             sentinel,
             row.etag if row is not None else None,
-            row.state.execution_id if row is not None else None,
             row.state if row is not None else None,
         )
         return history
@@ -546,6 +546,8 @@ class AzureShapedStore(TaskHubStore):
         if hold and known.row_state is not None and _same_but_time(state, known.row_state):
             held.late = state
             return True
+        if known.row_state is not None and _lives_again(known.row_state, state):
+            return True
         for _ in range(5):
             try:
                 if not self.fences_projection:
@@ -559,11 +561,11 @@ class AzureShapedStore(TaskHubStore):
                 _, sentinel, _ = await self.ports.read_history(state.instance_id)
                 if sentinel != known.sentinel:
                     return False
-                if row is not None and row.state.execution_id not in (known.row_execution, state.execution_id):
-                    return True  # a client has created the id anew; its row stands (spec 9.1 item 11)
+                if row is not None and _lives_again(row.state, state):
+                    return True
                 known.row = row.etag if row is not None else None
             else:
-                known.row_execution, known.row_state, held.late = state.execution_id, state, None
+                known.row_state, held.late = state, None
                 return True
         return False
 
@@ -699,17 +701,20 @@ class AzureShapedStore(TaskHubStore):
         if row is not None and row.state.execution_id != start.execution_id and row.state.status not in replaceable:
             return False
         await self.ports.put_control(start, _delay(start.visible_at, self._environment.clock.now()))
-        if row is not None and row.state.execution_id == start.execution_id:
+        while row is None or row.state.execution_id != start.execution_id:
+            if row is not None and row.state.status not in replaceable:
+                return False  # another creator's; the message that is out finds itself disowned
+            try:
+                await self.ports.write_row(pending_state(start), row.etag if row is not None else None)
+            except ConflictError:
+                row = await self.ports.read_row(start.target)
+                continue
+            finally:
+                # A hidden column remembers who created the row, for a caller that asks again after a cut connection.
+                present = self.account.instances.get(start.target)
+                if present is not None and present.state.execution_id == start.execution_id:
+                    self.account.created.add(start.id)
             return True
-        try:
-            # A hidden column remembers who created the row, for a caller that asks again after a cut connection.
-            await self.ports.write_row(pending_state(start), row.etag if row is not None else None)
-        except ConflictError:
-            return False
-        finally:
-            row = self.account.instances.get(start.target)
-            if row is not None and row.state.execution_id == start.execution_id:
-                self.account.created.add(start.id)
         return True
 
     async def send(self, messages: Sequence[Message], *, transaction: object | None = None) -> None:
@@ -785,6 +790,14 @@ def _same_but_time(one: InstanceState, other: InstanceState) -> bool:
     return replace(one, version=None, updated_at=other.updated_at, revision=None) == replace(
         other, version=None, revision=None
     )
+
+
+def _lives_again(row: InstanceState, state: InstanceState) -> bool:
+    """Whether a client has created the id anew since: then its row stands, or its start would be disowned.
+
+    The ETag alone does not tell, a repair has read that very row (azure-storage-task-hub.md 9.1 item 11).
+    """
+    return row.version is None and (row.starts or 0) > (state.starts or 0)
 
 
 def _shown(state: InstanceState) -> InstanceState:
