@@ -129,10 +129,11 @@ class Site:
 
     async def _function(self, request: Request, found: Match) -> Answer:
         route = found.route
-        presented = _presented(request)
         # Without a key an anonymous function needs no look-up at all.
         if route.disabled or (route.auth_level is not AuthLevel.ANONYMOUS and not self._trusted(request)):
-            level = Level.ADMIN if self._trusted(request) else await self.keys.level(presented, route.function)
+            level = (
+                Level.ADMIN if self._trusted(request) else await self.keys.level(_presented(request), route.function)
+            )
             if route.disabled and level is not Level.ADMIN:
                 return NOT_FOUND
             if not _suffices(level, route.auth_level):
