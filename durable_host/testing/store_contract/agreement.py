@@ -6,7 +6,7 @@
 
 A call is a small value that names what it acts on by position ("the third thing that is locked"), so that any sequence
 makes sense and hypothesis can shrink it. `observe` runs a sequence on a fresh hub and tells what a caller saw, but not
-what is a store's own business: tokens, revisions, and the order in which instances are locked.
+what is a store's own business: tokens, revisions, and orders that nobody promised.
 
 Nothing here waits inside a lock call, so hand-over plays no part; the suite has tests for that.
 """
@@ -150,7 +150,7 @@ class _Script:
         items = await self.store(call).lock_orchestrations(100, wait=NEVER, cache=cache)
         items = sorted(items, key=lambda item: item.instance_id)
         self.items += items
-        return [(item.instance_id, item.version, _tuple(item.history), tuple(item.inbox)) for item in items]
+        return [(item.instance_id, item.version, _tuple(item.history), _by_id(item.inbox)) for item in items]
 
     async def commit(self, call: Call) -> object:
         item = self.item(call)
@@ -293,6 +293,11 @@ class _Script:
 
 def _plain(state: InstanceState | None) -> InstanceState | None:
     return None if state is None else msgspec.structs.replace(state, revision=None)
+
+
+def _by_id(inbox: Sequence[Message]) -> list[Message]:
+    # No order is promised among messages that came back, waited for their time or came from several checkpoints.
+    return sorted(inbox, key=lambda message: message.id)
 
 
 def _tuple(events: Sequence[Any] | None) -> tuple[Any, ...] | None:

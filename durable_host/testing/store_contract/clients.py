@@ -125,6 +125,7 @@ class CreateContract(ContractBase):
             state = await store.get_instance(A)
             assert state is not None
             assert (state.status, state.execution_id) == (RuntimeStatus.PENDING, again.execution_id)
+            assert list(await store.get_history(A) or ()) == [], "what stands is another execution's history"
             assert await store.create_instance(again, replaceable=()) is True
 
     @promise(8)

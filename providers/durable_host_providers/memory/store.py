@@ -345,9 +345,11 @@ class MemoryTaskHubStore(TaskHubStore):
         hub = self._hub
         with hub.lock:
             found = [hub.instances[each] for each in dict.fromkeys(instance_ids) if each in hub.instances]
-            purged = [each for each in found if each.shown is not None and (force or each.shown.status.is_terminal)]
+            # With force the messages of an id go, too, under which nothing was ever committed or created.
+            purged = [each for each in found if force or (each.shown is not None and each.shown.status.is_terminal)]
+            count = sum(each.shown is not None for each in purged)
             hub.purge(purged)
-            return len(purged)
+            return count
 
     async def statistics(self) -> HubStatistics:
         with self._hub.lock:
