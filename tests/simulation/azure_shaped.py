@@ -387,8 +387,10 @@ class AzureShapedStore(TaskHubStore):
             if not self.messages_first:
                 await self._send_out(checkpoint, held, handed)
         except StoreUnavailableError:
-            # The caller will abandon the lease; a batch may be in, so nothing that was known is.
+            # The caller will abandon the lease; a batch may be in, so nothing that was known is known any more.
             held.stage = None
+            held.known = held.late = None
+            held.holding = False
             self._known.pop(instance_id, None)
             for got in handed:
                 self._show(got)
