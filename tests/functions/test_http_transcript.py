@@ -1,13 +1,14 @@
 """The judge: every recorded request is sent, in order, and every answer compared.
 
-The whole transcript is played once, over real connections to one host; each entry is a test of what came back.
+The whole transcript is played once on each provider, over real connections to one host; each entry is a test of what
+came back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,11 +23,14 @@ from durable_host.bindings.routes import RouteTable
 from durable_host.bindings.urls import ManagementUrls
 from durable_host.engine.client import TaskHubClient
 from durable_host.environment import system_environment
+from durable_host.errors import StoreMismatchError
 from durable_host.http.server import HttpOptions, HttpServer
 from durable_host.model.instance import InstanceQuery
 from durable_host.model.status import RuntimeStatus
+from durable_host.storage.contract import StorageOptions, StorageProvider, TaskHubStore
 from durable_host.worker import TaskHubWorker
-from durable_host_providers.memory import MemoryHub
+from durable_host_providers.memory import provider as memory_provider
+from durable_host_providers.sqlite import provider as sqlite_provider
 from tests.functions.comparison import Ids, Recorded, differences
 from tests.functions.http_support import make_site
 from tests.functions.recorded_differences import DIFFERENCES
@@ -212,22 +216,25 @@ def _forced(_: Stage, entry: Recorded) -> Recorded:
 REQUESTS: dict[int, Callable[[Stage, Recorded], Recorded]] = {151: _window, 152: _window, 215: _forced, 217: _forced}
 
 
-async def _play() -> list[Outcome]:
+async def _play(provider: StorageProvider, folder: Path) -> list[Outcome]:
     environment = system_environment()
-    hubs = {"recorded": MemoryHub(environment)}
     gate = asyncio.Event()
+
+    def store(hub: str) -> TaskHubStore:
+        return provider.open(StorageOptions(hub=hub, settings={}, folder=folder), environment).hub
+
     async with AsyncExitStack() as stack:
-        worker = TaskHubWorker(hubs["recorded"].open(), registry=reference_registry(gate), environment=environment)
+        worker = TaskHubWorker(store("recorded"), registry=reference_registry(gate), environment=environment)
         await stack.enter_async_context(worker)
 
         async def open_hub(hub: str, *, create: bool) -> TaskHubClient | None:
-            if hub not in hubs:
-                if not create:
-                    return None
-                hubs[hub] = MemoryHub(environment)
-            store = hubs[hub].open()
-            await store.create()
-            return TaskHubClient(await stack.enter_async_context(store), environment)
+            opened = store(hub)
+            if create:
+                await opened.create()
+            try:
+                return TaskHubClient(await stack.enter_async_context(opened), environment)
+            except StoreMismatchError:
+                return None
 
         server = await stack.enter_async_context(HttpServer(HttpOptions(port=0, rpc_port=0), environment))
         urls = ManagementUrls("http://localhost:7071/runtime/webhooks/durabletask", "recorded", code="KEY")
@@ -245,10 +252,10 @@ async def _play() -> list[Outcome]:
         return outcomes
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> Iterator[list[Outcome]]:
+@pytest.fixture(scope="module", params=[memory_provider, sqlite_provider], ids=lambda each: each.name)
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     with asyncio.Runner() as runner:
-        yield runner.run(_play())
+        return runner.run(_play(request.param, tmp_path_factory.mktemp("app")))
 
 
 @pytest.mark.parametrize("entry", TRANSCRIPT, ids=[f"{each.number}-{each.group}-{each.name}" for each in TRANSCRIPT])
