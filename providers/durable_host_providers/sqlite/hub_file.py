@@ -23,7 +23,17 @@ from .owners import OwnerFile, is_alive, remove_orphans
 from .settings import Settings
 from .transaction import AT_ONCE, LEASE_BITS, SQL
 
-__all__ = ["APPLICATION_ID", "HubFile", "create_hub", "delete_hub", "verify"]
+__all__ = [
+    "APPLICATION_ID",
+    "HubFile",
+    "create_hub",
+    "delete_hub",
+    "disown",
+    "owners_folder",
+    "prepare",
+    "recognise",
+    "verify",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -255,13 +265,10 @@ class HubFile:
         self._leases += 1
         return (self.owner << LEASE_BITS) + self._leases
 
-    def has_foreign_changes(self) -> bool:
-        """Whether another connection has written since the last call."""
-        if self._settings.path is None or self._connection is None:
-            return False
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        changed = version != self._data_version
-        self._data_version = version
+    def has_changed(self, data_version: int) -> bool:
+        """Whether another connection has written since the last call, by SQLite's `data_version`."""
+        changed = data_version != self._data_version
+        self._data_version = data_version
         return changed
 
     # Owners.

@@ -129,14 +129,16 @@ class Locking:
             self.activities_expected and _any_open(self._activity_waiters)
         )
 
-    def probe(self, execute: Callable[..., sqlite3.Cursor], now: int) -> int | None:
-        """Look, without the write lock, whether anything is eligible; returns when the next thing will be."""
-        found: tuple[int | None, ...] = execute(SQL["probe"], (AT_ONCE,)).fetchone()
-        instance, instance_due, activity, activity_due = found
+    def probe(self, execute: Callable[..., sqlite3.Cursor], now: int) -> tuple[int | None, int]:
+        """Look, without the write lock, whether anything is eligible.
+
+        Returns when the next thing will be, and the file's data version.
+        """
+        instance, instance_due, activity, activity_due, version = execute(SQL["probe"], (AT_ONCE,)).fetchone()
         self.instances_expected = instance is not None or (instance_due is not None and instance_due <= now)
         self.activities_expected = activity is not None or (activity_due is not None and activity_due <= now)
         due = [each for each in (instance_due, activity_due, self._grants.next_due(now)) if each and each > now]
-        return min(due, default=None)
+        return min(due, default=None), version
 
     def _room(self, waiters: Iterable[Waiter[Any]], kind: type[Waiter[Any]]) -> int:
         begun = sum(each.room for each in self.deliveries if isinstance(each.waiter, kind))

@@ -7,12 +7,14 @@ SELECT
     (SELECT max(ref) FROM instances)
 
 -- name: probe
--- Whether work waits, without taking the write lock: the earliest immediate and timed wake-up of both kinds.
+-- Whether work waits, without taking the write lock: the earliest immediate and timed wake-up of both kinds; and whether
+-- another connection has written (a read of its own costs ten times as much, for the locks).
 SELECT
     (SELECT min(wake_at) FROM instances WHERE wake_at IS NOT NULL AND wake_at < ?1),
     (SELECT min(wake_at) FROM instances WHERE wake_at >= ?1),
     (SELECT min(wake_at) FROM activities WHERE wake_at < ?1),
-    (SELECT min(wake_at) FROM activities WHERE wake_at >= ?1)
+    (SELECT min(wake_at) FROM activities WHERE wake_at >= ?1),
+    (SELECT data_version FROM pragma_data_version)
 
 -- name: immediate_instances
 -- Instances that have waited since a message came, in the order of arrival.

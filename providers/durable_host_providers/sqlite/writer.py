@@ -40,7 +40,7 @@ from .settings import Settings
 from .transaction import Transaction
 from .waiting import ActivityWaiter, InstanceWaiter, Outbox, Promise, Waiter, Watchers
 
-__all__ = ["Writer"]
+__all__ = ["Job", "Writer"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -206,7 +206,9 @@ class Writer:
             if jobs:
                 self._run(jobs, outbox)
             if poll:
-                self._look_around(outbox)
+                self._look_around()
+                if not self._locking.is_awaited():
+                    self._probe(outbox)  # for those who watch
             if waiters or poll or self._look_ahead:
                 self._look_ahead = False
                 self._serve(outbox)
@@ -238,21 +240,24 @@ class Writer:
         for _ in range(2):
             if not self._locking.is_awaited():
                 return
-            if self._grants.holds_any():
-                self._notice(outbox)
-            now = to_micros(self._clock.now())
-            due = self._probe(now)
+            due = self._probe(outbox)
             if not self._locking.is_worthwhile():
                 if due is not None:
                     self._wake_at(due)
                 return
             self._transact((), outbox)
 
-    def _probe(self, now: int) -> int | None:
+    def _probe(self, outbox: Outbox) -> int | None:
+        """See what is eligible, and whether another connection has written."""
         try:
-            return self._locking.probe(self.file.connection().execute, now)
+            execute = self.file.connection().execute
+            due, version = self._locking.probe(execute, to_micros(self._clock.now()))
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
+        if self.file.has_changed(version):
+            self._grants.look_at_all()
+            self._watchers.tell_all(outbox)
+        return due
 
     def _transact(self, jobs: Sequence[Job], outbox: Outbox) -> list[Any]:
         """One transaction; raises StoreError if the file is at fault."""
@@ -382,12 +387,11 @@ class Writer:
         for waiter in self._locking.take_all():
             outbox.settle(waiter, error)
 
-    def _look_around(self, outbox: Outbox) -> None:
-        """Find what other processes have changed, and owners that are gone."""
+    def _look_around(self) -> None:
+        """Look at the clocks and at the owners."""
+        elapsed = self._clock.monotonic()
         try:
             self.file.connection()
-            self._notice(outbox)
-            elapsed = self._clock.monotonic()
             if self._was_set_back(elapsed):
                 self.file.shorten_leases()
             if elapsed - self._owners_checked >= _OWNERS_EVERY:
@@ -395,17 +399,6 @@ class Writer:
                 self._bury()
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
-
-    def _notice(self, outbox: Outbox) -> None:
-        """See whether another connection has written."""
-        try:
-            changed = self.file.has_foreign_changes()
-        except sqlite3.Error as error:
-            raise self.file.failed(error) from error
-        if changed:
-            self._locking.instances_expected = self._locking.activities_expected = True
-            self._grants.look_at_all()
-            self._watchers.tell_all(outbox)
 
     def _was_set_back(self, elapsed: float) -> bool:
         now = to_micros(self._clock.now())
