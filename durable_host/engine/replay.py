@@ -38,6 +38,7 @@ from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.engine.execution import Execution
 from durable_host.engine.executor import EpisodeResult
 from durable_host.engine.foreign import refused
+from durable_host.engine.identity import activity_dispatch_id, child_dispatch_id
 from durable_host.engine.nondeterminism import SchedulingEvent, agrees, non_determinism
 from durable_host.engine.tasks import Task
 from durable_host.errors import (
@@ -46,7 +47,7 @@ from durable_host.errors import (
     OrchestratorError,
     SubOrchestrationFailedError,
 )
-from durable_host.model.actions import Action, CompleteOrchestration, ContinueAsNew, ScheduleActivity
+from durable_host.model.actions import Action, CompleteOrchestration, ContinueAsNew, ScheduleActivity, StartChild
 from durable_host.model.failure import failure_of
 from durable_host.model.history import (
     EventRaised,
@@ -68,7 +69,7 @@ from durable_host.model.history import (
     TimerCreated,
     TimerFired,
 )
-from durable_host.model.ids import ExecutionId, InstanceId, dispatch_id
+from durable_host.model.ids import ExecutionId, InstanceId
 from durable_host.model.payloads import encode_payload
 from durable_host.model.status import RuntimeStatus
 
@@ -203,7 +204,9 @@ class Replay:
     def _replay(self, past: Sequence[HistoryEvent], new: Sequence[HistoryEvent]) -> None:
         touched = _last_touched(past, new)
         if touched:
-            self._rewinds = sum(type(each) is GenericEvent for events in (past, new) for each in events)
+            self._rewinds = sum(
+                type(each) is GenericEvent and each.original is None for events in (past, new) for each in events
+            )
             self._careful = True
             self._apply_all(past[:touched])
             self._careful = False
@@ -448,13 +451,17 @@ class Replay:
 
     def _is_of_another(self, event: SchedulingEvent, action: Action) -> bool:
         """Whether the dispatch id tells that this event recorded another call, on a road that a rewind has left."""
-        if type(event) is not TaskScheduled or type(action) is not ScheduleActivity or event.dispatch_id is None:
-            return False
         execution_id = self.execution.execution_id
-        return not any(
-            event.dispatch_id == dispatch_id(execution_id, action.id, "activity", action.name, action.input, rewinds)
-            for rewinds in range(self._rewinds + 1)
-        )
+        rewinds = range(self._rewinds + 1)
+        if type(event) is TaskScheduled and type(action) is ScheduleActivity and event.dispatch_id is not None:
+            return all(event.dispatch_id != activity_dispatch_id(execution_id, action, each) for each in rewinds)
+        if (
+            type(event) is SubOrchestrationInstanceCreated
+            and type(action) is StartChild
+            and event.dispatch_id is not None
+        ):
+            return all(event.dispatch_id != child_dispatch_id(execution_id, action, each) for each in rewinds)
+        return False
 
     def _position(self) -> str:
         code: Any = self._code

@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from durable_host.engine.context import DurableOrchestrationContext as Context
+from durable_host.engine.decide import Rules, decide
+from durable_host.engine.identity import activity_dispatch_id, child_dispatch_id
+from durable_host.engine.index import HistoryIndex
 from durable_host.engine.replay import Replay
 from durable_host.engine.tasks import Task
 from durable_host.errors import ActivityFailedError, ForeignAwaitableError, OrchestratorError
-from durable_host.model.actions import CompleteOrchestration, ContinueAsNew, CreateTimer, ScheduleActivity
+from durable_host.model.actions import CompleteOrchestration, ContinueAsNew, CreateTimer, ScheduleActivity, StartChild
 from durable_host.model.history import (
     EventRaised,
     EventSent,
@@ -695,6 +698,20 @@ def test_a_rewound_fan_out_never_gives_an_item_the_result_of_another() -> None:
     script.complete(2, "s2")
 
     assert script.output == ["s0", "s1", "s2"]
+
+
+def test_replay_and_decide_agree_on_identities() -> None:
+    calls = [ScheduleActivity(0, "a", '{"x":1}'), ScheduleActivity(1, "b")]
+    children = [StartChild(2, "c", "5"), StartChild(3, "c", None, InstanceId("chosen"))]
+    rules = Rules(unknown=lambda kind, name: None)
+
+    decision = decide(HistoryIndex(), start(), [], [*calls, *children], rules, now=BEGINNING, length=0)
+
+    written = [getattr(event, "dispatch_id", None) for event in decision.events][:4]
+    assert written == [
+        *(activity_dispatch_id(EXECUTION, call, 0) for call in calls),
+        *(child_dispatch_id(EXECUTION, child, 0) for child in children),
+    ]
 
 
 # What may not be awaited.
