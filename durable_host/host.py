@@ -246,8 +246,8 @@ class Host:
         if self.state != "Error":
             self.state = "Stopping"
         # Requests may wait for instances, so both end together; each has the grace period.
-        drained = [self._worker.drain()] if self._worker is not None else []
-        await asyncio.gather(self._background.close(_GRACE.total_seconds()), self._stop_listening(), *drained)
+        stopped = [self._worker.stop()] if self._worker is not None else []
+        await asyncio.gather(self._background.close(_GRACE.total_seconds()), self._stop_listening(), *stopped)
         await self._close()
         self.state = "Stopped"
 

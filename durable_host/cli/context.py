@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from durable_host.environment import Environment, system_environment
 from durable_host.errors import ConfigurationError, StoreMismatchError
 from durable_host.storage.choice import StorageChoice, choose_storage
 from durable_host.storage.contract import HostStateStore, StorageOptions, TaskHubStore
+
+_SOUND_HUB = "TestHubName"  # the name itself is judged by host_json.py
 
 __all__ = ["AppContext", "Hub", "choose", "load_context", "open_hub", "storage_options"]
 
@@ -64,8 +66,25 @@ def load_context(arguments: argparse.Namespace, *, environ: MutableMapping[str, 
     variables = os.environ if environ is None else environ
     skipped = export(local, variables)
     settings = Settings(variables)
-    host_json = load_host_json(path, variables, setting=settings.get)
+
+    host_json = load_host_json(
+        path,
+        variables,
+        setting=settings.get,
+        check=lambda read: _storage_problems(AppContext(folder, settings, local, read), arguments),
+    )
     return AppContext(folder, settings, local, host_json, (*local.warnings, *skipped))
+
+
+def _storage_problems(context: AppContext, arguments: argparse.Namespace) -> Sequence[str]:
+    """What the provider says about its settings, to be told together with everything else."""
+    if not hasattr(arguments, "storage"):
+        return ()  # a command that opens no hub
+    try:
+        storage_options(context, choose(context, arguments.storage), hub=_SOUND_HUB)
+    except ConfigurationError as error:
+        return [f"host.json: {each}" if each.startswith("extensions.") else each for each in error.problems]
+    return ()
 
 
 def storage_options(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -60,10 +61,12 @@ def listening_sockets(address: str, port: int) -> list[socket.socket]:
         found.listen(128)
     except OSError as error:
         found.close()
-        raise ConfigurationError(
-            f"Port {port} is unavailable on {address} ({error.strerror}). Close the process using that port, or "
-            "specify another port using --port [-p]."
-        ) from None
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"Port {port} is unavailable. Close the process using that port, or specify another port using "
+                "--port [-p]."
+            ) from None
+        raise ConfigurationError(f"Cannot listen on {address}, port {port}: {error.strerror}.") from None
     return [found]
 
 

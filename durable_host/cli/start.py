@@ -45,8 +45,6 @@ def start(arguments: argparse.Namespace) -> int:
     _set_up_logging(arguments, context)
     address, port = address_of(arguments, context)
     _export(context, port)
-    if generation is None and not arguments.json:
-        _banner()
     # Imported here: the command line's other verbs need no web server.
     from durable_host.host import HostConfig, host_id
     from durable_host.http.server import DEFAULT_BODY_LIMIT, HttpOptions
@@ -212,14 +210,10 @@ def _size(context: AppContext, name: str, default: int) -> int:
     return int(text)
 
 
-def _banner() -> None:
-    from durable_host import __version__
-
-    sys.stdout.write(f"durable-host {__version__}\n\n")
-
-
 def _say_ready(arguments: argparse.Namespace, host: Host) -> None:
     logger.info("Worker process started and initialized.", extra={"event": "initialized"})
+    from durable_host import __version__
+
     choice = host.config.choice
     kind = choice.provider.name
     storage = kind if host.location in ("", kind) else f"{kind} at {host.location}"
@@ -234,7 +228,8 @@ def _say_ready(arguments: argparse.Namespace, host: Host) -> None:
         logger.warning("Host started", extra=facts)
         return
     out = sys.stdout
-    out.write(f"\nTask hub {host.config.storage.hub}: {storage} ({choice.reason}).\n")
+    # Not before the app is loaded: an import error is shown as the user's traceback and nothing else.
+    out.write(f"\ndurable-host {__version__}\n\nTask hub {host.config.storage.hub}: {storage} ({choice.reason}).\n")
     functions = [each for each in host.functions() if not each.disabled]
     if functions:
         out.write("\nFunctions:\n\n")

@@ -107,9 +107,15 @@ def history_json(events: Sequence[HistoryEvent]) -> list[dict[str, object]]:
         fields.pop("type", None)
         entry: dict[str, object] = {"eventType": event_type(event)}
         for name, value in fields.items():
-            entry[name] = embedded(value) if name in _JSON_TEXTS and isinstance(value, str) else value
+            shape = embedded(value) if name in _JSON_TEXTS and isinstance(value, str) else value
+            entry[_camel(name)] = shape
         shown.append(entry)
     return shown
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(each.capitalize() for each in tail)
 
 
 def history_rows(events: Sequence[HistoryEvent]) -> list[list[str]]:

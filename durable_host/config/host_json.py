@@ -9,7 +9,7 @@ Source: functions-host.md 1.1 to 1.11 and 1.14; hub name rules azure-storage-tas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -152,7 +152,11 @@ def find_host_json(folder: Path, *, home: Path | None = None) -> Path | None:
 
 
 def load_host_json(
-    path: Path | None, environ: Mapping[str, str], *, setting: Callable[[str], str | None] | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    setting: Callable[[str], str | None] | None = None,
+    check: Callable[[HostJson], Sequence[str]] | None = None,
 ) -> HostJson:
     """Read a host.json, or the defaults with the environment laid over them.
 
@@ -160,6 +164,7 @@ def load_host_json(
         path: from `find_host_json`; None: there is no file.
         environ: the process environment, with local.settings.json in it.
         setting: looks up `%NAME%`; by default the environment.
+        check: what else is wrong, to be reported together with the rest.
 
     Raises:
         ConfigurationError: with every problem, each naming its path and value.
@@ -176,7 +181,7 @@ def load_host_json(
             document = read
         else:
             raise ConfigurationError(f"Unable to parse host configuration file '{path}'. It does not hold an object.")
-    return parse_host_json(document, environ, path=path, setting=setting)
+    return parse_host_json(document, environ, path=path, setting=setting, check=check)
 
 
 def parse_host_json(
@@ -185,6 +190,7 @@ def parse_host_json(
     *,
     path: Path | None = None,
     setting: Callable[[str], str | None] | None = None,
+    check: Callable[[HostJson], Sequence[str]] | None = None,
 ) -> HostJson:
     """Type a read document. Arguments and errors as `load_host_json`."""
     report = Report("host.json")
@@ -208,6 +214,7 @@ def parse_host_json(
     if root.node("customHandler").raw("description") is not None:
         report.warn("customHandler", "names a custom handler; custom handlers are not supported.")
     check_keys(root, report)
+    report.problems += check(read) if check is not None else ()
     if report.problems:
         raise ConfigurationError(report.problems)
     return _with_warnings(read, report)
