@@ -106,6 +106,7 @@ class _Script:
     hub: ContractHub
     stores: tuple[TaskHubStore, TaskHubStore]
     items: list[OrchestrationWorkItem] = field(default_factory=list[OrchestrationWorkItem])
+    lockers: dict[int, TaskHubStore] = field(default_factory=dict[int, TaskHubStore])
     tasks: list[ActivityWorkItem] = field(default_factory=list[ActivityWorkItem])
     sent: list[Message] = field(default_factory=list[Message])
     starts: dict[str, Message] = field(default_factory=dict[str, Message])
@@ -114,24 +115,28 @@ class _Script:
     def store(self, call: Call) -> TaskHubStore:
         return self.stores[call.store]
 
+    def locker(self, item: OrchestrationWorkItem | ActivityWorkItem) -> TaskHubStore:
+        """The store object that locked it: a worker commits where it locks."""
+        return self.lockers[id(item)]
+
     def item(self, call: Call) -> OrchestrationWorkItem | None:
         return self.items[-1 - call.which % len(self.items)] if self.items else None
 
     def task(self, call: Call) -> ActivityWorkItem | None:
         return self.tasks[-1 - call.which % len(self.tasks)] if self.tasks else None
 
-    def id(self, call: Call) -> InstanceId:
+    def target(self, call: Call) -> InstanceId:
         return InstanceId(IDS[call.which % len(IDS)])
 
     async def create(self, call: Call) -> object:
-        again = self.starts.get(self.id(call)) if call.how & 1 else None
+        again = self.starts.get(self.target(call)) if call.how & 1 else None
         delay = timedelta(seconds=3) if call.how & 2 else None
         visible_at = None if delay is None else self.hub.now() + delay
-        message = again or start(self.hub, self.id(call), visible_at=visible_at, tags={"how": str(call.how)})
+        message = again or start(self.hub, self.target(call), visible_at=visible_at, tags={"how": str(call.how)})
         replaceable = STATUSES if call.how & 4 else (RuntimeStatus.COMPLETED,) if call.how & 8 else ()
         heard = await self.store(call).create_instance(message, replaceable=replaceable)
         if heard:
-            self.starts[self.id(call)] = message
+            self.starts[self.target(call)] = message
         return heard
 
     async def send(self, call: Call) -> object:
@@ -140,7 +145,7 @@ class _Script:
         else:
             seconds = (0, 0, 1, 5, 40)[call.how % 5]
             later = self.hub.now() + timedelta(seconds=seconds) if seconds else None
-            messages = [event(self.hub, self.id(call), visible_at=later) for _ in range(1 + call.how % 3)]
+            messages = [event(self.hub, self.target(call), visible_at=later) for _ in range(1 + call.how % 3)]
             self.sent += messages
         await self.store(call).send(messages)
         return len(messages)
@@ -150,19 +155,21 @@ class _Script:
         items = await self.store(call).lock_orchestrations(100, wait=NEVER, cache=cache)
         items = sorted(items, key=lambda item: item.instance_id)
         self.items += items
+        self.lockers.update({id(item): self.store(call) for item in items})
         return [(item.instance_id, item.version, _tuple(item.history), _by_id(item.inbox)) for item in items]
 
     async def commit(self, call: Call) -> object:
         item = self.item(call)
         if item is None:
             return None
-        return list(await self.store(call).commit([self.checkpoint(item, call.how)]))
+        return list(await self.locker(item).commit([self.checkpoint(item, call.how)]))
 
     async def commit_all(self, call: Call) -> object:
-        newest = {item.instance_id: item for item in self.items}
+        store = self.store(call)
+        newest = {item.instance_id: item for item in self.items if self.locker(item) is store}
         if not newest:
             return None
-        return list(await self.store(call).commit([self.checkpoint(item, call.how) for item in newest.values()]))
+        return list(await store.commit([self.checkpoint(item, call.how) for item in newest.values()]))
 
     def checkpoint(self, item: OrchestrationWorkItem, how: int) -> Checkpoint:
         hub, base = self.hub, item.version
@@ -207,7 +214,9 @@ class _Script:
 
     async def lock_tasks(self, call: Call) -> object:
         items = await self.store(call).lock_activities(100, wait=NEVER)
+        items = sorted(items, key=lambda item: item.task.dispatch_id)
         self.tasks += items
+        self.lockers.update({id(item): self.store(call) for item in items})
         return [(item.task, item.deliveries) for item in items]
 
     async def complete(self, call: Call) -> object:
@@ -215,29 +224,31 @@ class _Script:
         if task is None:
             return None
         done = completion(self.hub, task)
-        return list(await self.store(call).complete_activities([done] * (1 + call.how % 2)))
+        return list(await self.locker(task).complete_activities([done] * (1 + call.how % 2)))
 
     async def renew(self, call: Call) -> object:
-        held = [item.lease for item in self.items[-4:]] + [task.lease for task in self.tasks[-4:]]
-        renewed = await self.store(call).renew(held)
+        store = self.store(call)
+        held = [item.lease for item in self.items[-6:] if self.locker(item) is store]
+        held += [task.lease for task in self.tasks[-6:] if self.locker(task) is store]
+        renewed = await store.renew(held)
         return [lease and lease.key for lease in renewed]
 
     async def abandon(self, call: Call) -> object:
         item = self.item(call) if call.how & 1 else self.task(call)
         if item is None:
             return None
-        await self.store(call).abandon([item.lease], delay=timedelta(seconds=(0, 0, 2, 20)[call.how // 2 % 4]))
+        await self.locker(item).abandon([item.lease], delay=timedelta(seconds=(0, 0, 2, 20)[call.how // 2 % 4]))
         return item.lease.key
 
     async def quarantine(self, call: Call) -> object:
         item = self.item(call)
-        return item and await self.store(call).quarantine(item.lease, f"reason {call.how}")
+        return item and await self.locker(item).quarantine(item.lease, f"reason {call.how}")
 
     async def release(self, call: Call) -> object:
-        return await self.store(call).release_quarantined([self.id(call), InstanceId(IDS[call.how % len(IDS)])])
+        return await self.store(call).release_quarantined([self.target(call), InstanceId(IDS[call.how % len(IDS)])])
 
     async def purge(self, call: Call) -> object:
-        ids = [self.id(call), InstanceId(IDS[call.how % len(IDS)])]
+        ids = [self.target(call), InstanceId(IDS[call.how % len(IDS)])]
         return await self.store(call).purge(ids, force=call.how % 4 == 3)
 
     async def wait(self, call: Call) -> object:
@@ -246,7 +257,7 @@ class _Script:
         return seconds
 
     async def read(self, call: Call) -> object:
-        store, instance_id = self.store(call), self.id(call)
+        store, instance_id = self.store(call), self.target(call)
         state = await store.get_instance(instance_id, with_payloads=bool(call.how & 1))
         return _plain(state), _tuple(await store.get_history(instance_id))
 

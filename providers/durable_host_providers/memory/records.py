@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from durable_host.model.history import HistoryEvent
 from durable_host.model.ids import InstanceId, MessageId
 from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask, Message
+from durable_host.model.status import RuntimeStatus
 
 if TYPE_CHECKING:  # a cycle in types only: records name their holder, who names records
     from durable_host_providers.memory.waiting import Holder
@@ -131,6 +133,10 @@ class InstanceRecord:
     def is_eligible(self) -> bool:
         """A lock call may take it."""
         return bool(self.fresh) and not self.leased and self.quarantined is None and self.postponed_until is None
+
+    def gives_way(self, replaceable: Collection[RuntimeStatus]) -> bool:
+        """Whether a start may take this id."""
+        return self.quarantined is None and (self.shown is None or self.shown.status in replaceable)
 
     @property
     def is_empty(self) -> bool:

@@ -297,11 +297,10 @@ class MemoryTaskHubStore(TaskHubStore):
         with hub.lock:
             now = hub.sweep()
             standing = hub.instances.get(start.target)
-            if standing is not None and standing.shown is not None:
-                if standing.start_id == start.id:
-                    return True
-                if standing.quarantined is not None or standing.shown.status not in replaceable:
-                    return False
+            if standing is not None and standing.shown is not None and standing.start_id == start.id:
+                return True
+            if standing is not None and not standing.gives_way(replaceable):
+                return False
             instance = hub.require(start.target)
             hub.set_state(instance, state)
             instance.start_id = start.id
