@@ -62,6 +62,10 @@ class Ticker:
     def wake_at(self, due: int) -> None:
         """Poke when this time, in microseconds, has come; from any thread. An earlier alarm stays."""
         loop = self._loop
+        if self._alarm is not None and self._alarm_at <= due:
+            # Read without a lock: an alarm that rings meanwhile pokes the writer after it has cleared `_alarm`, and the
+            # writer then looks once more. Saves waking the loop at every commit that leaves something due later.
+            return
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._set_alarm, due)
