@@ -70,6 +70,8 @@ class Rows:
         match = _GROUP.search(text)
         if match is None:
             raise ValueError(f"no repeated group in {text!r}")
+        if _NUMBERED.search(text, match.end()):
+            raise ValueError(f"a numbered parameter stands after the rows in {text!r}")
         before, group, after = text[: match.start()], match[1], text[match.end() :]
         self._texts = {size: before + ", ".join([group] * size) + after for size in _SIZES}
 

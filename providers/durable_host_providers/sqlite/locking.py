@@ -38,6 +38,7 @@ _RELEASE_INSTANCES = values("release_instances")
 _POSTPONE_INSTANCES = values("postpone_instances")
 _EXTEND_INSTANCES = values("extend_instances")
 _LEASED_INSTANCES = rows("leased_instances")
+_LIVE_INSTANCES = rows("live_instances")
 _LEASED_ACTIVITIES = rows("leased_activities")
 _DROP_PLACES = values("drop_places")
 _READ_INBOX = values("read_inbox")
@@ -184,11 +185,13 @@ class Locking:
         for cursor in _NEXT_MESSAGES.run(tx.execute, refs, tx.now):
             for ref, due in cursor:
                 self._grants.look(ref, due, tx.now)
+        held = [grant for ref in refs if (grant := self._grants.by_ref.get(ref)) is not None and grant.held]
+        # A lease that has ended may be anybody's next; if it is renewed, there will be another look.
+        live = set(pairs(_LIVE_INSTANCES.run(tx.execute, [(grant.ref, grant.lease) for grant in held], tx.now)))
         arrivals: list[tuple[Grant, list[_Row]]] = []
-        for ref in refs:
-            grant = self._grants.by_ref.get(ref)
-            if grant is not None and grant.held:
-                inbox = [row for row in inboxes.get(ref, ()) if row[2] not in grant.given]
+        for grant in held:
+            if (grant.ref, grant.lease) in live:
+                inbox = [row for row in inboxes.get(grant.ref, ()) if row[2] not in grant.given]
                 if inbox:
                     arrivals.append((grant, inbox))
         places = self._places(self._instance_waiters, InstanceWaiter, len(arrivals))
@@ -295,7 +298,12 @@ class Locking:
     def renew(self, tx: Transaction, leases: Sequence[Lease]) -> list[Lease | None]:
         """Extend those that are current, also those that have ended if nobody has taken the work since."""
         current = self._current(tx, leases)
-        _EXTEND_INSTANCES.do(tx.execute, [each.ref for each in current if isinstance(each, InstanceToken)], tx.until)
+        instances = [each for each in current if isinstance(each, InstanceToken)]
+        for token in instances:
+            grant = tx.grants.find(token)
+            if grant is not None and grant.held:
+                tx.grants.look(token.ref, tx.now, tx.now)
+        _EXTEND_INSTANCES.do(tx.execute, [each.ref for each in instances], tx.until)
         _EXTEND_ACTIVITIES.do(tx.execute, [each.seq for each in current if isinstance(each, ActivityToken)], tx.until)
         return [Lease(lease.key, lease.token, self._lease) if lease.token in current else None for lease in leases]
 

@@ -16,8 +16,10 @@ SELECT instance_id, state, 0, quarantined, NULL, NULL, NULL, NULL, ref FROM inst
 SELECT ref, member, text FROM payloads WHERE ref IN (? ...)
 
 -- name: history_of
--- The history of an instance that has a projection.
-SELECT history.events FROM instances LEFT JOIN history ON history.ref = instances.ref
+-- The history of an instance that has a projection; none of it while a start waits that replaces the instance.
+SELECT history.events
+FROM instances LEFT JOIN history
+    ON history.ref = instances.ref AND json_extract(instances.state, '$.version') IS NOT NULL
 WHERE instances.instance_id = ?1 AND instances.state IS NOT NULL ORDER BY history.first
 
 -- name: histories

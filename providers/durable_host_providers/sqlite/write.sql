@@ -52,6 +52,14 @@ SELECT group_concat(instances.ref), group_concat(instances.lease)
 FROM (VALUES (?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.lease = asked.column2
 
+-- name: live_instances
+-- Which of these leases of instances are current and have not ended at ?1.
+SELECT
+    group_concat(instances.ref) FILTER (WHERE instances.wake_at > ?1),
+    group_concat(instances.lease) FILTER (WHERE instances.wake_at > ?1)
+FROM (VALUES (?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
+WHERE instances.lease = asked.column2
+
 -- name: leased_activities
 -- Which of these leases of activities are current: the lists of their rows and of their numbers.
 SELECT group_concat(activities.seq), group_concat(activities.lease)
