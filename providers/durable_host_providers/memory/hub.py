@@ -59,6 +59,8 @@ class HubState:
         """Forget everything."""
         for sleeper in [each for sleepers in self.watchers.values() for each in sleepers]:
             sleeper.wake()
+        for holder in self.holders:
+            holder.top_ups.clear()
         self.instances: dict[str, InstanceRecord] = {}
         self.tasks: dict[str, TaskRecord] = {}
         self.order = InstanceOrder()
@@ -441,6 +443,7 @@ class HubState:
             self.messages -= len(instance.fresh) + len(instance.given) + len(instance.delayed)
             self.delayed -= len(instance.delayed)
             instance.fresh, instance.given, instance.delayed = {}, {}, {}
+            instance.history = []  # its timers keep the record until they are due
             self.quarantined.pop(instance, None)
             self.returned.pop(instance, None)
             instance.quarantined = None
