@@ -141,7 +141,7 @@ class Host:
             metrics=self.metrics,
             manage_store=False,
         )
-        urls = ManagementUrls(f"{self.server.origin}{WEBHOOK_PATH}", config.storage.hub)
+        urls = ManagementUrls(f"{self.server.public_origin}{WEBHOOK_PATH}", config.storage.hub)
         hubs = _OtherHubs(config, environment, worker.client)
         services = HostServices(
             environment=environment,

@@ -44,6 +44,7 @@ def start(arguments: argparse.Namespace) -> int:
     context = load_context(arguments)
     _set_up_logging(arguments, context)
     address, port = address_of(arguments, context)
+    hostname = context.settings.get("WEBSITE_HOSTNAME") or ""
     _export(context, port)
     # Imported here: the command line's other verbs need no web server.
     from durable_host.host import HostConfig, host_id
@@ -62,6 +63,7 @@ def start(arguments: argparse.Namespace) -> int:
             host=address,
             port=port,
             enable_auth=arguments.enable_auth,
+            hostname=hostname,
             body_limit=_size(context, "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT", DEFAULT_BODY_LIMIT),
             rpc=context.host_json.durable.local_rpc is not False,
         ),

@@ -7,6 +7,7 @@ The same shaping serves two readers: HTTP embeds stored JSON as it stands (`embe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -45,6 +46,8 @@ __all__ = [
     "visible_output",
 ]
 
+_ESCAPE = re.compile(r"\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|u([0-9a-f]{4})|.)", re.IGNORECASE | re.DOTALL)
+
 Embed = Callable[[str | None], object]
 
 _Call = TaskScheduled | SubOrchestrationInstanceCreated
@@ -59,11 +62,20 @@ def embedded(text: str | None) -> object:
     if text is None:
         return None
     try:
-        return msgspec.Raw(msgspec.json.format(text, indent=-1).encode())
+        compact = msgspec.json.format(text, indent=-1)
+        return msgspec.Raw((_ESCAPE.sub(_unescaped, compact) if "\\u" in compact else compact).encode())
     except msgspec.DecodeError:
         return text
     except UnicodeEncodeError:  # half of a surrogate pair: no UTF-8 document can hold it
         return text.encode("utf-8", "replace").decode()
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    digits = found[3] or (found[1] and found[1] + found[2])  # one escape, or a pair for one character
+    if not digits:
+        return found[0]
+    character = bytes.fromhex(digits).decode("utf-16-be", "replace")
+    return character if character > "\x7f" else found[0]
 
 
 def plain(text: str | None) -> object:

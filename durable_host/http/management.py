@@ -8,6 +8,8 @@ lives in three modules beside this one: `starts` (start, restart, waiting), `ins
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +28,10 @@ __all__ = ["ENTITIES_LATER", "HubOpener", "ManagementApi"]
 
 ENTITIES_LATER = "Entities are not supported by this version of durable_host; a later version brings them."
 
+logger = logging.getLogger(__name__)
+
+_INVOCATION = "x-azure-functions-invocationid"
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CONNECTIONS = frozenset({DEFAULT_CONNECTION.lower(), "azurewebjobsstorage"})
 
 
@@ -77,6 +83,12 @@ class ManagementApi:
             local: it came to the RPC endpoint.
         """
         route = match(request.method, rest)
+        invocation = request.headers.get(_INVOCATION)
+        if invocation is not None and _GUID.fullmatch(invocation):
+            logger.debug(
+                "request of an invocation",
+                extra={"event": "http_invocation", "invocation": invocation, "operation": route.operation},
+            )
         operation = _OPERATIONS.get(route.operation)
         if operation is None:
             return NOT_FOUND

@@ -54,6 +54,8 @@ class HttpOptions:
         host: address or name to bind; empty: every address.
         port: 0: any free one.
         enable_auth: demand keys on loopback, too.
+        hostname: what callers reach this host as (`WEBSITE_HOSTNAME`), `example.org` or `localhost:8080`; empty: as
+            bound.
         body_limit: most bytes of a request's body on the public endpoint (`FUNCTIONS_REQUEST_BODY_SIZE_LIMIT`).
         rpc: whether to open the RPC endpoint.
         rpc_port: its first choice; 0: any free one.
@@ -64,6 +66,7 @@ class HttpOptions:
     host: str = "127.0.0.1"
     port: int = 7071
     enable_auth: bool = False
+    hostname: str = ""
     body_limit: int = DEFAULT_BODY_LIMIT
     rpc: bool = True
     rpc_port: int = 17071
@@ -111,9 +114,17 @@ class HttpServer:
 
     @property
     def origin(self) -> str:
-        """Scheme and authority for generated addresses: `http://localhost:7071` where that reaches this host."""
+        """Scheme and authority on this machine: `http://localhost:7071` where that reaches this host."""
         host = self.options.host
         return f"http://{'localhost' if host in _ANY or is_loopback(host) else _bracketed(host)}:{self._port}"
+
+    @property
+    def public_origin(self) -> str:
+        """Scheme and authority for generated addresses; another host name than localhost is reached by https."""
+        name = self.options.hostname
+        if not name:
+            return self.origin
+        return f"{'http' if name.lower().startswith('localhost:') else 'https'}://{name}"
 
     @property
     def rpc_base(self) -> str | None:

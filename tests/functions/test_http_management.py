@@ -141,6 +141,16 @@ async def test_input_text_is_kept_as_received(body: bytes, stored: str | None) -
         assert (await host.client.require("x")).input == stored
 
 
+async def test_letters_are_embedded_as_such_however_they_were_sent() -> None:
+    sent = rb'["\u65e5\u672C", "\ud83d\ude00", "\\u65e5", "\u0022\u000a\u007f", 1.0]'
+    async with running() as host:
+        await host.ask("POST", "orchestrators/Approval/x", sent)
+        answer = await host.ask("GET", "instances/x")
+
+        assert '"input":["日本","😀","\\\\u65e5","\\u0022\\u000a\\u007f",1.0]' in answer.body.decode()
+        assert _json(answer)["input"] == json.loads(sent)
+
+
 async def test_unknown_orchestrator_lists_the_known_ones_and_starts_nothing() -> None:
     async with running() as host:
         answer = await host.ask("POST", "orchestrators/Sequnce/x")

@@ -353,6 +353,15 @@ async def test_the_bound_address_decides_whether_keys_are_demanded(options: Http
         assert server.origin == f"http://localhost:{server.port}"
 
 
+@pytest.mark.parametrize(
+    ("hostname", "origin"),
+    [("", None), ("localhost:8080", "http://localhost:8080"), ("example.org", "https://example.org")],
+)
+async def test_generated_addresses_name_what_callers_use(hostname: str, origin: str | None) -> None:
+    async with HttpServer(replace(OPTIONS, hostname=hostname)) as server:
+        assert server.public_origin == (origin or server.origin)
+
+
 async def test_without_the_rpc_endpoint_there_is_no_address_for_it() -> None:
     async with HttpServer(replace(OPTIONS, rpc=False)) as server:
         assert server.rpc_base is None
