@@ -102,7 +102,7 @@ async def _serve(arguments: argparse.Namespace, config: HostConfig, generation: 
             if generation is not None:
                 generation.ready()
             await _until_told(signals, host, generation)
-            if not arguments.json and host.failure is None:
+            if not arguments.json and host.failure is None and generation is None:
                 sys.stdout.write("\nStopping. Press Ctrl-C again to exit at once.\n")
                 sys.stdout.flush()
     finally:
@@ -227,7 +227,7 @@ def _say_ready(arguments: argparse.Namespace, host: Host) -> None:
             "reason": choice.reason,
             "functions": [each.name for each in host.functions()],
         }
-        logger.warning("Host started", extra=facts)
+        logger.info("Host started", extra=facts)
         return
     out = sys.stdout
     # Not before the app is loaded: an import error is shown as the user's traceback and nothing else.

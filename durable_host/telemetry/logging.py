@@ -45,7 +45,7 @@ LEVELS: Mapping[str, int] = {
 
 _SYSTEM = ("Microsoft.Azure.WebJobs.", "Function.", "Worker.", "Host.")
 _ORCHESTRATORS = "durable_host.orchestrators."  # what `context.logger` writes to
-_ALWAYS_SHOWN = ("Worker process started and initialized.", "Host lock lease acquired by instance ID")
+_ALWAYS_SHOWN = ("Worker process started and initialized.", "Host started", "Host lock lease acquired by instance ID")
 _OURS = (
     ("durable_host.engine", "Host.Triggers.DurableTask"),
     ("durable_host.worker", "Host.Triggers.DurableTask"),
