@@ -27,7 +27,11 @@ from durable_host_providers.sqlite import provider
 
 __all__ = ["open_store"]
 
-_LOG = Path()
+
+class _Runs:
+    """Where runs of activities are noted."""
+
+    log = Path()
 
 
 def open_store(file: Path, *, worker: bool) -> TaskHubStore:
@@ -37,7 +41,7 @@ def open_store(file: Path, *, worker: bool) -> TaskHubStore:
 
 def _acted(task: str) -> str:
     token = f"{task} {uuid.uuid4().hex}"
-    file = os.open(_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(_Runs.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, f"{token}\n".encode())
     finally:
@@ -118,5 +122,5 @@ async def _main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    _LOG = Path(sys.argv[2])
+    _Runs.log = Path(sys.argv[2])
     asyncio.run(_main(Path(sys.argv[1])))
