@@ -1,4 +1,4 @@
-"""Where in the user's code a call was made, noted cheaply and only while replaying.
+"""Where in the user's code something happened. Calls are noted cheaply, and only while replaying.
 
 A code object and an instruction's offset are two references; the line is worked out when a report needs it.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import CodeType
 
-__all__ = ["CallSite", "caller_site", "is_own_file", "spell_site"]
+__all__ = ["CallSite", "caller_site", "is_own_file", "spell_site", "user_traceback"]
 
 CallSite = tuple[CodeType, int]
 """A code object and the offset of the instruction that was running."""
@@ -50,3 +50,12 @@ def spell_site(site: CallSite | None) -> str:
             break
         line = start if start is not None else line
     return f"{code.co_filename}:{line or code.co_firstlineno} in {code.co_qualname}"
+
+
+def user_traceback(error: BaseException) -> None:
+    """Cut the frames of this package off the beginning of the exception's traceback."""
+    frame = error.__traceback__
+    while frame is not None and is_own_file(frame.tb_frame.f_code.co_filename):
+        frame = frame.tb_next
+    if frame is not None:
+        error.__traceback__ = frame

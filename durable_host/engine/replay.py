@@ -27,13 +27,13 @@ Source: azure-storage-task-hub.md 6.7, 6.11; DurableTask.Core TaskOrchestrationE
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from inspect import isasyncgen
 from types import CoroutineType, GeneratorType
 from typing import Any, Final
 
-from durable_host.engine.callsites import is_own_file, spell_site
+from durable_host.engine.callsites import is_own_file, spell_site, user_traceback
+from durable_host.engine.closing import drop
 from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.engine.execution import Execution
 from durable_host.engine.executor import EpisodeResult
@@ -73,9 +73,7 @@ from durable_host.model.ids import ExecutionId, InstanceId
 from durable_host.model.payloads import encode_payload
 from durable_host.model.status import RuntimeStatus
 
-__all__ = ["Orchestrator", "Replay", "user_traceback"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Orchestrator", "Replay"]
 
 Orchestrator = Callable[[DurableOrchestrationContext], Any]
 """A generator function, an `async def`, or a plain function whose return value is the output."""
@@ -84,8 +82,6 @@ _NEVER: Final[Task[Any]] = Task(None)
 """What code waits for that has not begun or has ended."""
 
 _BASE_SIZE = 4096
-_MOST_CLOSES = 100
-_undead: list[object] = []
 
 _REPLIES = (TaskCompleted, TaskFailed, SubOrchestrationInstanceCompleted, SubOrchestrationInstanceFailed)
 _HISTORIC = (ExecutionStarted, EventRaised, TimerFired, *_REPLIES)
@@ -188,10 +184,7 @@ class Replay:
         # The context stays usable, so that no loop around a refusal can spin; what is asked for now is never looked at.
         self.execution.active = self.execution.closed = True
         try:
-            for _ in range(_MOST_CLOSES):
-                if _close(code):
-                    return
-            _undead.append(code)  # it never gives up; collecting it would close it once more, and complain
+            drop(code)
         finally:
             self.execution.active = False
 
@@ -516,17 +509,6 @@ def _last_touched(past: Sequence[HistoryEvent], new: Sequence[HistoryEvent]) -> 
     return 0
 
 
-def _close(code: Any) -> bool:
-    """Close a generator or coroutine once; False when it went on to wait for something."""
-    try:
-        code.close()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        logger.debug("orchestrator failed while it was closed: %r", error, extra={"event": "close_failed"})
-    return getattr(code, "gi_frame", None) is None and getattr(code, "cr_frame", None) is None
-
-
 def _is_driven(code: object) -> bool:
     """A generator or coroutine that is not Python's own, for example a compiled one."""
     return all(callable(getattr(code, method, None)) for method in ("send", "throw", "close"))
@@ -545,12 +527,3 @@ def _unfit(task: Task[Any], execution: Execution) -> OrchestratorError:
     return ForeignAwaitableError(
         "The orchestrator waits for a task of another orchestrator; tasks belong to the context that made them."
     )
-
-
-def user_traceback(error: BaseException) -> None:
-    """Cut the frames of this package off the beginning of the exception's traceback."""
-    frame = error.__traceback__
-    while frame is not None and is_own_file(frame.tb_frame.f_code.co_filename):
-        frame = frame.tb_next
-    if frame is not None:
-        error.__traceback__ = frame

@@ -14,8 +14,9 @@ from types import CodeType
 from typing import Any
 
 from durable_host.engine.annotations import input_type
+from durable_host.engine.callsites import user_traceback
 from durable_host.engine.executor import ActivityResult, Episode, EpisodeResult, current_activity
-from durable_host.engine.replay import Replay, user_traceback
+from durable_host.engine.replay import Replay
 from durable_host.environment import Environment, SystemThreads
 from durable_host.errors import OrchestratorError, PayloadError
 from durable_host.model.failure import Failure, failure_of
