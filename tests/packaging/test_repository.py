@@ -103,3 +103,27 @@ def test_make_without_a_target_lists_the_targets() -> None:
 
     for target in ("start", "test", "check", "bench", "soak", "clean"):
         assert f"make {target}" in done.stdout
+
+
+@pytest.mark.parametrize(("check", "test"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_ci_fails_if_either_part_fails_and_ends_with_the_closing_line(tmp_path: Path, check: int, test: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    closing = "===== 3 passed, 1 skipped in 0.12s ====="
+    (tmp_path / "Makefile").write_text(
+        f"check:\n\t@echo checking; exit {check}\ntest:\n\t@echo '{closing}'; exit {test}\n", encoding="utf-8"
+    )
+
+    done = subprocess.run(
+        ["bash", ".ci/run"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode == 0) == (check == test == 0), done.stdout
+    assert "checking" in done.stdout
+    assert done.stdout.strip().splitlines()[-1] == closing
