@@ -10,6 +10,7 @@ While nothing is held the thread sleeps without ticking: an idle worker costs no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -153,7 +154,16 @@ class LeaseKeeper:
                 await self._renew_due()
                 if self._own_thread:
                     self._watch()
-            await asyncio.sleep(_TICK)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait for a tick, or for the end."""
+        assert self._wake is not None
+        self._wake.clear()
+        if not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._wake.wait()
 
     async def _renew_due(self) -> None:
         now = self._clock.monotonic()
