@@ -201,11 +201,14 @@ def _admit_ended(index: HistoryIndex, inbox: Sequence[Message], admission: Admis
         if type(event) is ExecutionStarted:
             continue
         admission.consumed.append(message.id)
-        if not isinstance(event, ExecutionRewound) or message.id in index.messages:
+        if not isinstance(event, ExecutionRewound):
             continue
-        if index.status is RuntimeStatus.FAILED and admission.rewind is None:
+        known = message.id in index.messages
+        if index.status is RuntimeStatus.FAILED and not known and admission.rewind is None:
             admission.rewind = (message, event)
         elif event.parent is not None:
+            # Also to a request that this child has met: where nothing is atomic the parent may have asked, and got the
+            # reply while it had still ended, before it recorded its own rewind and asked again.
             admission.repeat = (message, event.parent)
 
 

@@ -44,7 +44,7 @@ from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageI
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
 
-__all__ = ["Decision", "Rules", "begin_generation", "decide", "reply_to_parent"]
+__all__ = ["Decision", "Rules", "begin_generation", "decide", "reply_mark", "reply_to_parent"]
 
 _SEEN = 512
 """How many ids of external messages a new generation remembers of the one before."""
@@ -206,6 +206,11 @@ def reply_to_parent(
         execution_id=parent.execution_id,
         deliveries=0,
     )
+
+
+def reply_mark(started: ExecutionStarted, length: int) -> str:
+    """The `mark` of the reply that leaves with the completion standing at this length of the history."""
+    return f"{started.execution_id[:8]}.{length}"
 
 
 def _schedule_activity(
@@ -374,7 +379,7 @@ def _complete(
                 action.result,
                 action.failure,
                 now=now,
-                mark=f"{started.execution_id[:8]}.{length + len(decision.events)}",
+                mark=reply_mark(started, length + len(decision.events)),
             )
         )
     ends = [event for event in new if isinstance(event, ExecutionTerminated)]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from durable_host.engine.admit import Admission, Dropped, admit
-from durable_host.engine.decide import Rules, begin_generation, decide, reply_to_parent
+from durable_host.engine.decide import Rules, begin_generation, decide, reply_mark, reply_to_parent
 from durable_host.engine.executor import Episode, EpisodeResult, ExecutorSession, OrchestrationExecutor
 from durable_host.engine.index import HistoryIndex
 from durable_host.engine.project import project, rewound
@@ -335,13 +335,16 @@ class Episodes:
         )
 
     def _repeat_reply(self, position: Position, advance: Advance, now: datetime) -> None:
-        assert advance.admission.repeat is not None and position.index.completed is not None
+        index = position.index
+        assert advance.admission.repeat is not None and index.started is not None and index.completed is not None
         message, parent = advance.admission.repeat
-        end: ExecutionCompleted = position.index.completed
+        end: ExecutionCompleted = index.completed
+        # After its own rewind the child sends the reply that it has sent, which the parent takes once; before, another
+        # one, since the parent knows the old reply.
+        met = message.id in index.messages
+        mark = reply_mark(index.started, index.completed_at) if met else f"again.{message.id}"
         advance.messages.append(
-            reply_to_parent(
-                parent, position.instance_id, end.status, end.result, end.failure, now=now, mark=f"again.{message.id}"
-            )
+            reply_to_parent(parent, position.instance_id, end.status, end.result, end.failure, now=now, mark=mark)
         )
 
     async def _without_history(

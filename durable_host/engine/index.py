@@ -91,7 +91,7 @@ class HistoryIndex:
     Attributes:
         length: number of events folded in.
         started: the event that began the execution; None while history is empty.
-        completed: the event that ended it.
+        completed: the event that ended it; `completed_at`: the length of the history up to and including it.
         open: requests without an answer, by action id.
         open_activities: how many of them are activities.
         top: highest action id that history shows, -1 for none.
@@ -107,6 +107,7 @@ class HistoryIndex:
     __slots__ = (
         "actions",
         "completed",
+        "completed_at",
         "last_at",
         "length",
         "messages",
@@ -124,6 +125,7 @@ class HistoryIndex:
         self.length = 0
         self.started: ExecutionStarted | None = None
         self.completed: ExecutionCompleted | None = None
+        self.completed_at = 0
         self.open: dict[int, OpenTask] = {}
         self.open_activities = 0
         self.top = -1
@@ -230,6 +232,7 @@ def _answered(index: HistoryIndex, event: Reply) -> None:
 
 def _completed(index: HistoryIndex, event: ExecutionCompleted) -> None:
     index.completed = event
+    index.completed_at = index.length
     index.top = max(index.top, event.event_id)
 
 

@@ -245,6 +245,16 @@ def test_rewind_of_a_failed_instance_is_recognised_and_of_a_completed_child_repe
     assert of_completed.repeat == (request, PARENT)
 
 
+def test_child_that_was_rewound_and_has_ended_repeats_its_reply_to_the_same_request() -> None:
+    request = message(ExecutionRewound(timestamp=at(5), parent=PARENT), "rw", execution=None)
+    marker = GenericEvent(timestamp=at(5), data="again", message_id=MessageId("rw"))
+
+    admission = admit(HistoryIndex(episode(started(), marker, ended())), [request], max_deferrals=5)
+
+    assert admission.rewind is None
+    assert admission.repeat == (request, PARENT)
+
+
 def test_rewind_of_an_instance_that_is_gone_answers_the_parent() -> None:
     request = message(ExecutionRewound(timestamp=at(5), parent=PARENT), "rw", execution=None)
 
