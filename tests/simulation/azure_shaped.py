@@ -650,12 +650,13 @@ class AzureShapedStore(TaskHubStore):
                 continue
             instance_id = InstanceId(lease.key)
             held = self._held.get(instance_id)
-            if held is None or held.token != lease.token or held.tail is not None:
+            if held is None or held.token != lease.token or held.tail is not None or held.stage is not None:
                 continue
+            # First of all, or the lock call that waits would top up an instance that is being let go.
+            self._drop(instance_id)
             if held.late is not None:
                 late, held.late = held.late, None
                 await self._project(late, False, held)
-            self._drop(instance_id)
             await self._postpone(held, lambda got: delay.total_seconds())
 
     async def quarantine(self, lease: Lease, reason: str) -> CommitOutcome:
