@@ -55,7 +55,7 @@ from durable_host.worker import TaskHubWorker
 if TYPE_CHECKING:
     from durable_host.functions.runtime import FunctionDescription, FunctionRuntime
 
-__all__ = ["Host", "HostConfig", "host_id"]
+__all__ = ["Host", "HostConfig", "host_id", "refuse_hidden_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -193,9 +193,9 @@ class Host:
     async def _start(self) -> None:
         provider, worker, runtime, services, hubs = self._parts()
         config = self.config
+        await refuse_hidden_instances(config, self.environment)
         await provider.hub.create()
         await self._stack.enter_async_context(worker.store)
-        await _refuse_hidden_instances(config, self.environment)
         await hubs.open(self._stack)
         keys = KeyRing(provider.host_state, self.environment)
         if self.server.demands_keys:
@@ -386,7 +386,7 @@ class _OtherHubs:
         return TaskHubClient(opened.hub, self._environment)
 
 
-async def _refuse_hidden_instances(config: HostConfig, environment: Environment) -> None:
+async def refuse_hidden_instances(config: HostConfig, environment: Environment) -> None:
     """Refuse an automatic choice that would hide unfinished instances in the SQLite hub of an earlier choice.
 
     Raises:
@@ -407,7 +407,7 @@ async def _refuse_hidden_instances(config: HostConfig, environment: Environment)
     unfinished = sum(count for status, count in counted.items() if status not in ended)
     if unfinished:
         raise ConfigurationError(
-            f"The SQLite hub at {opened.location} holds {unfinished} unfinished instances, and this start would use "
+            f"The SQLite hub at {opened.location} holds {unfinished} unfinished instance(s), and this start would use "
             f"{choice.provider.name} instead, because {choice.reason}. Say which one you mean: set "
             "extensions.durableTask.storageProvider.type in host.json to 'sqlite' to go on with them, or to "
             f"{choice.provider.name!r} to leave them where they are."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,7 @@ def choose(context: AppContext, override: str | None) -> StorageChoice:
 
 
 @asynccontextmanager
-async def open_hub(arguments: argparse.Namespace, *, create: bool = False) -> AsyncIterator[Hub]:
+async def open_hub(arguments: argparse.Namespace, *, create: bool = False) -> AsyncGenerator[Hub, None]:
     """Open the app's task hub as a client, whether a host runs or not.
 
     Raises:
@@ -150,8 +150,10 @@ async def open_hub(arguments: argparse.Namespace, *, create: bool = False) -> As
     try:
         await store.__aenter__()
     except StoreMismatchError as error:
+        # A provider speaks to whoever holds its store object; here that is somebody at a terminal.
+        text = str(error).replace("call create() first", "start the app once, or run `durable-host hub create`")
         raise StoreMismatchError(
-            f"{error} (hub {options.hub!r}, provider {choice.provider.name}: {choice.reason})"
+            f"{text} (hub {options.hub!r}, provider {choice.provider.name}: {choice.reason})"
         ) from error
     try:
         yield Hub(

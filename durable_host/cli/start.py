@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from durable_host.cli.console import complain
 from durable_host.cli.context import AppContext, choose, load_context, storage_options
@@ -144,7 +144,7 @@ class _Signals:
 
 
 async def _until_told(signals: _Signals, host: Host, generation: Generation | None) -> None:
-    waits: list[asyncio.Future[object]] = [
+    waits: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(signals.stop.wait()),
         asyncio.ensure_future(host.failed.wait()),
     ]
@@ -252,10 +252,13 @@ def _say_ready(arguments: argparse.Namespace, host: Host) -> None:
 
 
 def _described(bindings: Sequence[Mapping[str, object]], route: str | None, port: int) -> str:
-    trigger = next((each for each in bindings if str(each.get("type", "")).lower().endswith("trigger")), {})
+    kinds = [str(each.get("type", "")) for each in bindings]
     if route is None:
-        return str(trigger.get("type", "no trigger"))
-    methods = trigger.get("methods")
-    named = [str(each).upper() for each in methods] if isinstance(methods, (list, tuple)) else []
-    shown = f"[{','.join(named)}] " if named else ""
+        return next((each for each in kinds if each.lower().endswith("trigger")), "no trigger")
+    methods: list[str] = []
+    for each in bindings:
+        declared = each.get("methods")
+        if isinstance(declared, (list, tuple)):
+            methods += [str(method).upper() for method in cast("Sequence[object]", declared)]
+    shown = f"[{','.join(methods)}] " if methods else ""
     return f"{shown}http://localhost:{port}/{route.lstrip('/')}"

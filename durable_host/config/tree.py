@@ -251,5 +251,5 @@ def _text(value: str | float | bool) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value) if not isinstance(value, (dict, list)) else f"{type(value).__name__} of {len(value)}"
+    shown = "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
     return shown if len(shown) <= 200 else shown[:200] + "…"

@@ -44,7 +44,11 @@ def sqlite() -> _Provider:
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def put(**targets: str) -> None:
         entries = [importlib.metadata.EntryPoint(name, value, registry.GROUP) for name, value in targets.items()]
-        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+
+        def entry_points(*, group: str) -> list[importlib.metadata.EntryPoint]:
+            return entries
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
 
     put(memory=f"{__name__}:memory", sqlite=f"{__name__}:sqlite")
     return put

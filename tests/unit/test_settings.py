@@ -7,6 +7,8 @@ import pytest
 
 from durable_host.config.settings import Settings, export, load_local_settings, resolve_percent
 
+_NOTHING: dict[str, str] = {}
+
 
 def _write(folder: Path, document: object) -> None:
     (folder / "local.settings.json").write_text(json.dumps(document))
@@ -81,11 +83,11 @@ def test_settings_are_found_without_case_and_by_colon() -> None:
 
 def test_percent_names_are_replaced() -> None:
     assert resolve_percent("a%X%b%Y%", {"X": "1", "Y": "2"}.get) == "a1b2"
-    assert resolve_percent("plain", {}.get) == "plain"
+    assert resolve_percent("plain", _NOTHING.get) == "plain"
     with pytest.raises(ValueError, match="The '%' at position 1 does not have a closing '%'"):
         resolve_percent("a%X", {"X": "1"}.get)
     with pytest.raises(ValueError, match=r"'%Z%' does not resolve to a value\."):
-        resolve_percent("%Z%", {}.get)
+        resolve_percent("%Z%", _NOTHING.get)
 
 
 def test_connections_are_looked_up_in_azures_order() -> None:
