@@ -82,9 +82,11 @@ class TaskHubWorker:
         self.registry = registry if registry is not None else FunctionRegistry()
         self.metrics = metrics if metrics is not None else Metrics()
         self.client = TaskHubClient(store, self.environment)
-        self._activities: ActivityExecutor = activities or NativeActivities(
-            self.registry, self.environment, threads=self.settings.max_concurrent_activities
-        )
+        self._native: NativeActivities | None = None
+        if activities is None:
+            threads = self.settings.max_concurrent_activities
+            activities = self._native = NativeActivities(self.registry, self.environment, threads=threads)
+        self._activities: ActivityExecutor = activities
         self._orchestrations: OrchestrationExecutor = orchestrations or NativeOrchestrations(self.registry)
         self._manage_store = manage_store
         self._lease_thread = lease_thread
@@ -185,6 +187,8 @@ class TaskHubWorker:
             await self._main
         finally:
             self._main = None
+            if self._native is not None:
+                self._native.close()
             if self._manage_store:
                 await self.store.__aexit__(None, None, None)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from durable_host.engine.identity import activity_dispatch_id, child_dispatch_id, child_instance_id
 from durable_host.engine.index import HistoryIndex
 from durable_host.model.actions import (
     Action,
@@ -216,7 +217,7 @@ def reply_mark(started: ExecutionStarted, length: int) -> str:
 def _schedule_activity(
     decision: Decision, started: ExecutionStarted, action: ScheduleActivity, rules: Rules, rewinds: int, now: datetime
 ) -> None:
-    identity = dispatch_id(started.execution_id, action.id, "activity", action.name, action.input, rewinds)
+    identity = activity_dispatch_id(started.execution_id, action, rewinds)
     decision.events.append(
         TaskScheduled(
             timestamp=now,
@@ -276,9 +277,8 @@ def _create_timer(
 def _start_child(
     decision: Decision, started: ExecutionStarted, action: StartChild, rules: Rules, rewinds: int, now: datetime
 ) -> None:
-    child = action.instance_id or InstanceId(f"{started.execution_id}:{action.id}")
-    payload = f"{child}\n{action.input}"
-    identity = dispatch_id(started.execution_id, action.id, "child", action.name, payload, rewinds)
+    child = child_instance_id(started.execution_id, action)
+    identity = child_dispatch_id(started.execution_id, action, rewinds)
     decision.events.append(
         SubOrchestrationInstanceCreated(
             timestamp=now,

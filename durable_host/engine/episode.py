@@ -149,7 +149,7 @@ class Episodes:
             await self._rewind(position, advance, *admission.rewind, now=now)
         elif admission.new or (index.unfinished and index.completed is None):
             await self._run(position, advance, now)
-        elif not self._atomic and position.state is not None and index.started is not None:
+        elif position.state is not None and (not self._atomic or _drops_a_start(inbox, admission)):
             await self._repair(position, advance, now)
         return advance
 
@@ -284,6 +284,8 @@ class Episodes:
     async def _repair(self, position: Position, advance: Advance, now: datetime) -> None:
         """Write again what a crash may have kept from being written; only redelivery tells.
 
+        Or take back a projection: a start that it shows as Pending already came too late to replace the instance.
+
         That is the projection, or the rest of a history that was cut where nothing shows it: continue-as-new closes the
         episode before the new generation's first actions, so history may end with OrchestratorCompleted and lack them.
         """
@@ -404,6 +406,10 @@ class Episodes:
             version=state.version if state.version is not None else HistoryVersion(0, 0),
         )
         return ended
+
+
+def _drops_a_start(inbox: Sequence[Message], admission: Admission) -> bool:
+    return admission.start is None and any(isinstance(message.event, ExecutionStarted) for message in inbox)
 
 
 def _nothing(admission: Admission, inbox: Sequence[Message], why: str | None = None) -> Admission:

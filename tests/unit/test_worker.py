@@ -10,7 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from durable_host.engine import episode
 from durable_host.engine.client import ANY_STATE, TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.engine.episode import Episodes
@@ -24,7 +26,7 @@ from durable_host.errors import (
     SubOrchestrationFailedError,
     WaitTimeoutError,
 )
-from durable_host.model.history import HistoryEvent, event_type
+from durable_host.model.history import ExecutionStarted, HistoryEvent, event_type
 from durable_host.model.instance import InstanceQuery, InstanceState
 from durable_host.model.retry import RetryOptions
 from durable_host.model.status import RuntimeStatus
@@ -712,3 +714,27 @@ async def test_start_and_event_that_a_cut_connection_makes_the_client_repeat_cou
 
     assert cut == {"create_instance": 0, "send": 0}
     assert len(page.instances) == 1
+
+
+async def test_a_start_that_comes_too_late_does_not_leave_the_instance_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def done(context: Context) -> str:
+        return "done"
+
+    async with running(lambda worker: worker.orchestrator(done)) as worker:
+        client = worker.client
+        instance = await client.start(done, instance_id="same")
+        await finished(client, instance)
+        original = episode.admit
+
+        def admit(index: Any, inbox: Any, *, max_deferrals: int) -> Any:
+            # As if the instance had been rewound between the client's look and this step.
+            late = [each for each in inbox if isinstance(each.event, ExecutionStarted)]
+            refusing = [replace(each, event=replace(each.event, replaceable=(RuntimeStatus.FAILED,))) for each in late]
+            return original(index, refusing, max_deferrals=max_deferrals)
+
+        monkeypatch.setattr(episode, "admit", admit)
+        await client.start(done, instance_id="same")
+        await asyncio.sleep(10)
+        state = await client.require("same")
+
+    assert (state.status, state.output) == (RuntimeStatus.COMPLETED, '"done"')
