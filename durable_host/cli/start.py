@@ -47,11 +47,12 @@ def start(arguments: argparse.Namespace) -> int:
     hostname = context.settings.get("WEBSITE_HOSTNAME") or ""
     _export(context, port)
     # Imported here: the command line's other verbs need no web server.
-    from durable_host.host import HostConfig, host_id
+    from durable_host.host import HostConfig
     from durable_host.http.server import DEFAULT_BODY_LIMIT, HttpOptions
 
     choice = choose(context, arguments.storage)
-    identity = host_id(context.folder, context.settings.get)
+    # Hosts of one app share a hub, two apps must not: the folder tells them apart, unless an id is set.
+    identity = context.settings.get("AzureFunctionsWebHost__hostid") or str(context.folder)
     options = storage_options(context, choice, app=identity, worker=True)
     config = HostConfig(
         folder=context.folder,
