@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -270,11 +271,13 @@ class TaskHubClient:
 
     async def wait_for_start(self, instance_id: str, *, timeout: timedelta | None = None) -> InstanceState:
         """The state as soon as the instance exists and is not Pending. Raises WaitTimeoutError."""
-        return await self._wait(instance_id, lambda state: state.status is not RuntimeStatus.PENDING, timeout, "start")
+        return await self._wait(
+            instance_id, lambda state: state.status is not RuntimeStatus.PENDING, timeout, "start", self._next
+        )
 
     async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> InstanceState:
         """The state once the instance has ended. Raises WaitTimeoutError, or InstanceNotFoundError after a purge."""
-        return await self._wait(instance_id, lambda state: state.status.is_terminal, timeout, "end")
+        return await self._wait(instance_id, lambda state: state.status.is_terminal, timeout, "end", self._end)
 
     async def result(self, instance_id: str, type: Any = Any, *, timeout: timedelta | None = None) -> Any:
         """Wait for the end and return the output, decoded as `type`.
@@ -346,6 +349,7 @@ class TaskHubClient:
         done: Callable[[InstanceState], bool],
         timeout: timedelta | None,
         what: str,
+        wait: Callable[[InstanceId, InstanceState | None, timedelta], Awaitable[InstanceState | None]],
     ) -> InstanceState:
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout.total_seconds()
@@ -360,14 +364,15 @@ class TaskHubClient:
                     f"Instance {instance_id!r} did not {what} within {timeout}; "
                     + ("it does not exist." if state is None else f"its status is {state.status.value}.")
                 )
-            previous = state
-            state = await self._retry(
-                lambda previous=previous, left=left: self.store.wait_for_change(  # type: ignore[misc]
-                    InstanceId(instance_id), after=previous, timeout=timedelta(seconds=left)
-                )
-            )
+            state = await self._retry(functools.partial(wait, InstanceId(instance_id), state, timedelta(seconds=left)))
             seen = seen or state is not None
         return state
+
+    async def _next(self, instance_id: InstanceId, seen: InstanceState | None, left: timedelta) -> InstanceState | None:
+        return await self.store.wait_for_change(instance_id, after=seen, timeout=left)
+
+    async def _end(self, instance_id: InstanceId, seen: InstanceState | None, left: timedelta) -> InstanceState | None:
+        return await self.store.wait_for_end(instance_id, timeout=left)
 
     def _refuse_ended(self, state: InstanceState, operation: str) -> None:
         if state.status.is_terminal:

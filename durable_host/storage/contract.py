@@ -380,6 +380,26 @@ class TaskHubStore(ABC):
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, _LAST_POLL)
 
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        """The instance's projection as soon as it has ended; None as soon as it is gone.
+
+        Returns at the latest when `timeout` is over, with whatever stands then. Waits for an instance that does not
+        exist yet. Stores with notifications override this, so that nobody is woken at every step of the instance; the
+        default builds on `wait_for_change`.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        state = await self.get_instance(instance_id)
+        while state is None or not state.status.is_terminal:
+            left = end - loop.time()
+            if left <= 0:
+                break
+            before = state
+            state = await self.wait_for_change(instance_id, after=before, timeout=timedelta(seconds=left))
+            if state is None and before is not None:
+                break
+        return state
+
 
 _FIRST_POLL = 0.02
 _LAST_POLL = 2.0

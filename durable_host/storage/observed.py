@@ -169,6 +169,9 @@ class ObservedStore(TaskHubStore):
     ) -> InstanceState | None:
         return await self.inner.wait_for_change(instance_id, after=after, timeout=timeout)
 
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        return await self.inner.wait_for_end(instance_id, timeout=timeout)
+
     def _count_lost(self, op: str, outcomes: Sequence[CommitOutcome]) -> None:
         lost = sum(each is CommitOutcome.LEASE_LOST for each in outcomes)
         if lost:

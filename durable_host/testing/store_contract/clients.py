@@ -386,7 +386,7 @@ class QuarantineContract(ContractBase):
 
 
 class WatchContract(ContractBase):
-    """`wait_for_change` and `check`."""
+    """`wait_for_change`, `wait_for_end` and `check`."""
 
     async def watch(
         self, store: TaskHubStore, after: InstanceState | None, seconds: float = 20
@@ -463,6 +463,45 @@ class WatchContract(ContractBase):
         state = await watching
         assert state is not None
         assert state.status is RuntimeStatus.RUNNING
+
+    @promise()
+    async def test_waiting_for_the_end_returns_at_the_end_only(self, hub: ContractHub, store: TaskHubStore) -> None:
+        waiting = asyncio.ensure_future(store.wait_for_end(A, timeout=timedelta(seconds=20)))
+        await create(hub, store, "a")
+        await commit(store, advance(hub, await lock_one(store), messages=(event(hub),)))
+        await others_run()
+        assert not waiting.done(), "a step on the way is not the end"
+
+        await commit(store, advance(hub, await lock_one(store), state={"status": RuntimeStatus.COMPLETED}))
+
+        state = await waiting
+        assert state is not None
+        assert state.status is RuntimeStatus.COMPLETED
+        assert await store.wait_for_end(A, timeout=timedelta(seconds=20)) == state
+
+    @promise()
+    async def test_waiting_for_the_end_hears_that_the_instance_is_gone(
+        self, hub: ContractHub, store: TaskHubStore
+    ) -> None:
+        await create(hub, store, "a")
+        waiting = asyncio.ensure_future(store.wait_for_end(A, timeout=timedelta(seconds=20)))
+        await others_run()
+
+        await store.purge([A], force=True)
+
+        assert await waiting is None
+
+    @promise()
+    async def test_waiting_for_the_end_tells_what_stands_when_its_time_is_over(
+        self, hub: ContractHub, store: TaskHubStore
+    ) -> None:
+        assert await store.wait_for_end(A, timeout=timedelta(seconds=0.1)) is None
+        await create(hub, store, "a")
+
+        state = await store.wait_for_end(A, timeout=timedelta(seconds=0.1))
+
+        assert state is not None
+        assert state.status is RuntimeStatus.PENDING
 
 
 class LifeCycleContract(ContractBase):

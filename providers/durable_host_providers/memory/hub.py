@@ -53,12 +53,14 @@ class HubState:
         self._tokens = itertools.count(1)
         self._orders = itertools.count(1)
         self.watchers: dict[str, list[Sleeper]] = {}
+        self.awaited_ends: dict[str, list[Sleeper]] = {}
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        for sleeper in [each for sleepers in self.watchers.values() for each in sleepers]:
-            sleeper.wake()
+        for watchers in (self.watchers, self.awaited_ends):
+            for sleeper in [each for sleepers in watchers.values() for each in sleepers]:
+                sleeper.wake()
         for holder in self.holders:
             holder.top_ups.clear()
         self.instances: dict[str, InstanceRecord] = {}
@@ -75,6 +77,7 @@ class HubState:
         self.waiting_tasks: list[tuple[int, TaskRecord]] = []
         self.timers: list[tuple[datetime, int, MessageRecord | InstanceRecord | TaskRecord]] = []
         self.watchers = {}
+        self.awaited_ends = {}
 
     # Time.
 
@@ -414,23 +417,27 @@ class HubState:
         if self.watchers:
             for sleeper in self.watchers.get(instance.id, ()):
                 sleeper.wake()
+        if self.awaited_ends and (state is None or state.status.is_terminal):
+            for sleeper in self.awaited_ends.get(instance.id, ()):
+                sleeper.wake()
 
     def _count(self, status: RuntimeStatus, change: int) -> None:
         # Keyed by the name: hashing an Enum member is a call into Python.
         name: str = status._value_
         self.counts[name] = self.counts.get(name, 0) + change
 
-    def watch(self, instance_id: InstanceId, sleeper: Sleeper) -> None:
-        """Wake the sleeper when the projection changes."""
-        self.watchers.setdefault(instance_id, []).append(sleeper)
+    def watch(self, instance_id: InstanceId, sleeper: Sleeper, *, until_end: bool = False) -> None:
+        """Wake the sleeper when the projection changes; with `until_end`, when the instance ends or is gone."""
+        (self.awaited_ends if until_end else self.watchers).setdefault(instance_id, []).append(sleeper)
 
     def unwatch(self, instance_id: InstanceId, sleeper: Sleeper) -> None:
         """It is awake."""
-        sleepers = self.watchers.get(instance_id, [])
-        if sleeper in sleepers:
-            sleepers.remove(sleeper)
-            if not sleepers:
-                del self.watchers[instance_id]
+        for watchers in (self.watchers, self.awaited_ends):
+            sleepers = watchers.get(instance_id, [])
+            if sleeper in sleepers:
+                sleepers.remove(sleeper)
+                if not sleepers:
+                    del watchers[instance_id]
 
     def purge(self, purged: Iterable[InstanceRecord]) -> None:
         """Remove instances with their messages and tasks; a lease on one of them is lost."""

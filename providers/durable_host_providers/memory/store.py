@@ -374,6 +374,26 @@ class MemoryTaskHubStore(TaskHubStore):
                 with hub.lock:
                     hub.unwatch(instance_id, sleeper)
 
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        hub = self._hub
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        seen = False
+        while True:
+            with hub.lock:
+                state = self._shown(instance_id)
+                left = end - loop.time()
+                if (seen if state is None else state.status.is_terminal) or left <= 0:
+                    return state
+                seen = state is not None
+                sleeper = Sleeper()
+                hub.watch(instance_id, sleeper, until_end=True)
+            try:
+                await sleeper.sleep(left)
+            finally:
+                with hub.lock:
+                    hub.unwatch(instance_id, sleeper)
+
 
 def _refuse(transaction: object | None) -> None:
     if transaction is not None:

@@ -148,25 +148,27 @@ class Watchers:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._by_id: dict[str, list[Promise[InstanceState | None]]] = {}
+        self._until_end: dict[str, list[Promise[InstanceState | None]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._by_id)
+        return bool(self._by_id or self._until_end)
 
-    def add(self, instance_id: str) -> Promise[InstanceState | None]:
-        """Watch an instance until it changes once, or `remove`."""
+    def add(self, instance_id: str, *, until_end: bool = False) -> Promise[InstanceState | None]:
+        """Watch an instance until it changes once (until it ends or is gone), or `remove`."""
         promise: Promise[InstanceState | None] = Promise()
         with self._mutex:
-            self._by_id.setdefault(instance_id, []).append(promise)
+            (self._until_end if until_end else self._by_id).setdefault(instance_id, []).append(promise)
         return promise
 
     def remove(self, instance_id: str, promise: Promise[InstanceState | None]) -> None:
         """Watch no longer."""
         with self._mutex:
-            watching = self._by_id.get(instance_id)
-            if watching is not None and promise in watching:
-                watching.remove(promise)
-                if not watching:
-                    del self._by_id[instance_id]
+            for watchers in (self._by_id, self._until_end):
+                watching = watchers.get(instance_id)
+                if watching is not None and promise in watching:
+                    watching.remove(promise)
+                    if not watching:
+                        del watchers[instance_id]
 
     def tell(self, changed: Mapping[str, InstanceState | None], outbox: Outbox) -> None:
         """Tell who watches these instances."""
@@ -174,11 +176,15 @@ class Watchers:
             for instance_id, state in changed.items():
                 for promise in self._by_id.pop(instance_id, ()):
                     outbox.settle(promise, state)
+                if state is None or state.status.is_terminal:
+                    for promise in self._until_end.pop(instance_id, ()):
+                        outbox.settle(promise, state)
 
     def tell_all(self, outbox: Outbox) -> None:
         """Let everybody look for himself."""
         with self._mutex:
-            for watching in self._by_id.values():
-                for promise in watching:
-                    outbox.settle(promise, None)
-            self._by_id.clear()
+            for watchers in (self._by_id, self._until_end):
+                for watching in watchers.values():
+                    for promise in watching:
+                        outbox.settle(promise, None)
+                watchers.clear()
