@@ -32,6 +32,7 @@ from durable_host.bindings.contract import (
 from durable_host.bindings.datum import json_properties
 from durable_host.bindings.http_types import AuthLevel, HttpRequest, HttpResponse
 from durable_host.bindings.routes import Route, route_problem
+from durable_host.errors import UnknownFunctionError
 
 __all__ = ["HTTP_REASON", "HttpBindings", "HttpCall", "http_route", "to_response"]
 
@@ -160,12 +161,29 @@ class _HttpTrigger:
                 )
             )
             if not result.succeeded:
-                return HttpResponse(status_code=500)
+                return _failure(result.error)
             return call.response or HttpResponse(status_code=204)
 
         function = self._function
         route = Route(function.name, self._methods, self._template, self._level, handle, function.disabled)
         return _RouteListener(route, self._host)
+
+
+def _failure(error: BaseException | None) -> HttpResponse:
+    """The answer for a function that raised: 500 without a body, unless the caller asked for what does not exist.
+
+    Deviation: a start of an unknown orchestrator that the function lets escape is answered as the management API
+    answers it (http-api.md section 4), so that a mistyped name shows at once.
+    """
+    if not isinstance(error, UnknownFunctionError):
+        return HttpResponse(status_code=500)
+    body = {
+        "Message": "One or more of the arguments submitted is incorrect",
+        "ExceptionMessage": str(error),
+        "ExceptionType": "System.ArgumentException",
+        "StackTrace": "",
+    }
+    return HttpResponse(msgspec.json.encode(body), status_code=404, mimetype="application/json")
 
 
 class _RouteListener:

@@ -446,3 +446,19 @@ def test_entry_points_are_read_only_for_types_that_are_not_built_in() -> None:
     registry.find("durableClient")
 
     assert asked == []
+
+
+async def test_start_of_an_unknown_orchestrator_answers_404_with_the_known_names(app: FunctionApp) -> None:
+    @app.orchestration_trigger("context")
+    def known(context: object) -> None: ...
+
+    @app.route("f")
+    @app.durable_client_input("client")
+    async def f(req: HttpRequest, client: DurableOrchestrationClient) -> str:
+        return await client.start_new("nope")
+
+    async with running(app) as host:
+        answer = await host.request("GET", "/api/f")
+
+    assert answer.status_code == 404
+    assert "'known'" in json.loads(answer.get_body())["ExceptionMessage"]
