@@ -6,11 +6,9 @@ import argparse
 import asyncio
 import sys
 
-import msgspec
-
 from durable_host.cli.console import ask, note, print_json, print_table
 from durable_host.cli.context import choose, load_context, open_hub, storage_options
-from durable_host.cli.views import moment
+from durable_host.cli.views import moment, statistics_json
 from durable_host.environment import system_environment
 from durable_host.errors import ConfigurationError, StoreMismatchError
 from durable_host.storage.contract import HubStatistics
@@ -75,7 +73,7 @@ def info(arguments: argparse.Namespace) -> int:
         async with open_hub(arguments) as hub:
             statistics = await hub.store.statistics()
             if arguments.json:
-                shown: dict[str, object] = msgspec.to_builtins(statistics)
+                shown = statistics_json(statistics)
                 print_json({"hub": hub.name, "provider": hub.choice.provider.name, "location": hub.location, **shown})
             else:
                 _print(hub.name, f"{hub.choice.provider.name} at {hub.location} ({hub.choice.reason})", statistics)

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from durable_host.cli.console import complain
 from durable_host.cli.context import AppContext, choose, load_context, storage_options
 from durable_host.cli.generation import Generation
@@ -70,6 +72,7 @@ def start(arguments: argparse.Namespace) -> int:
         ),
         functions=tuple(arguments.functions) if arguments.functions else context.host_json.functions,
     )
+    _say_configuration(context)
     for remark in (*context.remarks, *context.host_json.warnings):
         logger.warning("%s", remark)
     if choice.ignored:
@@ -196,6 +199,18 @@ def _set_up_logging(arguments: argparse.Namespace, context: AppContext) -> None:
         verbose=arguments.verbose or any(os.environ.get(name) for name in _CI),
     )
     configure_logging(rules, json=arguments.json, enabled=options.console)
+
+
+def _say_configuration(context: AppContext) -> None:
+    read = context.host_json
+    if read.path is None:
+        logger.info("No host configuration file found. The defaults hold.")
+        return
+    logger.info("Reading host configuration file '%s'", read.path)
+    if logger.isEnabledFor(logging.INFO):
+        # Well-known keys only: others may hold secrets.
+        shown = msgspec.json.format(msgspec.json.encode(read.document), indent=2).decode()
+        logger.info("Host configuration file read:\n%s", shown)
 
 
 def _export(context: AppContext, port: int) -> None:

@@ -31,8 +31,9 @@ from durable_host.model.history import (
     event_type,
 )
 from durable_host.model.instance import InstanceState
+from durable_host.storage.contract import HubStatistics
 
-__all__ = ["history_json", "history_rows", "instance_json", "instance_lines", "moment"]
+__all__ = ["history_json", "history_rows", "instance_json", "instance_lines", "moment", "statistics_json"]
 
 _JSON_TEXTS = frozenset({"input", "result", "output"})
 
@@ -116,6 +117,17 @@ def history_json(events: Sequence[HistoryEvent]) -> list[dict[str, object]]:
 def _camel(name: str) -> str:
     head, *tail = name.split("_")
     return head + "".join(each.capitalize() for each in tail)
+
+
+def statistics_json(statistics: HubStatistics) -> dict[str, object]:
+    """Depths and ages, names as in the HTTP API."""
+    shown: dict[str, object] = {}
+    for name, value in msgspec.structs.asdict(statistics).items():
+        shown[_camel(name)] = value
+    shown["handedBack"] = [
+        {_camel(name): value for name, value in msgspec.structs.asdict(each).items()} for each in statistics.handed_back
+    ]
+    return shown
 
 
 def history_rows(events: Sequence[HistoryEvent]) -> list[list[str]]:

@@ -6,15 +6,27 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from durable_host.engine.client import TaskHubClient
+from durable_host.environment import Environment
+from durable_host.model.ids import InstanceId
+from durable_host.model.instance import HistoryVersion
+from durable_host.storage.contract import StorageOptions
+from durable_host_providers.sqlite import provider as sqlite
 from tests.hosting import HostProcess, source_environment
 from tests.live.host_app import command_line, make_app, wait_until
 
 pytestmark = pytest.mark.live
+
+
+class HoldsNothing:
+    def holds(self, instance_id: InstanceId, version: HistoryVersion) -> bool:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +192,41 @@ def test_the_hub_is_made_looked_at_and_deleted_without_a_host(tmp_path: Path) ->
     assert (app / ".durable" / "TestHubName.db").exists()
     assert _ask("hub", "delete", app, "--yes") == {"hub": "TestHubName", "deleted": True}
     assert not (app / ".durable" / "TestHubName.db").exists()
+
+
+async def test_quarantined_instances_are_shown_and_released(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+    opened = sqlite.open(StorageOptions(hub="TestHubName", settings={}, folder=app), Environment())
+    await opened.hub.create()
+    async with opened.hub as store:
+        await TaskHubClient(store).start("waiter", instance_id="q1")
+        await TaskHubClient(store).start("waiter", instance_id="q2")
+        locked = await store.lock_orchestrations(2, wait=timedelta(seconds=5), cache=HoldsNothing())
+        (lease,) = [each.lease for each in locked if each.instance_id == "q1"]
+        await store.quarantine(lease, "it keeps failing in our code")
+
+    assert _ask("instances", "show", "q1", app)["quarantined"] == "it keeps failing in our code"
+    assert _ask("hub", "info", app)["quarantined"] == 1
+    refused = command_line("instances", "release", "q2", "--app", app)
+    assert (refused.returncode, refused.stderr) == (1, "Instance 'q2' is not quarantined; its status is Pending.\n")
+    assert _ask("instances", "release", "q1", "--app", app) == {"instancesReleased": 1}
+    with HostProcess(app):
+        wait_until(lambda: _status(app, "q1") == "Running", "it runs again")
+
+
+async def test_what_no_host_knows_is_listed(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+    opened = sqlite.open(StorageOptions(hub="TestHubName", settings={}, folder=app), Environment())
+    await opened.hub.create()
+    async with opened.hub as store:
+        await TaskHubClient(store).start("of_another_version", instance_id="u1")
+
+    with HostProcess(app):
+        wait_until(lambda: bool(_ask("hub", "info", app)["handedBack"]), "it came back twice")
+        (item,) = _ask("hub", "info", app)["handedBack"]
+        assert (item["kind"], item["instanceId"], item["name"]) == ("orchestration", "u1", "of_another_version")
+        assert "of_another_version" in command_line("hub", "info", app).stdout
+        assert _status(app, "u1") == "Pending"
 
 
 def test_a_hub_in_memory_cannot_be_looked_at(tmp_path: Path) -> None:

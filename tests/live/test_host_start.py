@@ -226,6 +226,34 @@ def test_log_levels_of_host_json_hold(tmp_path: Path) -> None:
         assert "Functions.version" not in host.printed()
 
 
+def test_verbose_shows_what_was_read(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app", host_json='{"version": "2.0", "mySecret": "hush", "telemetryMode": "None"}')
+
+    with HostProcess(app, "--verbose") as host:
+        printed = host.printed()
+
+    assert f"Reading host configuration file '{app}/host.json'" in printed
+    assert '"version": "2.0"' in printed
+    assert "hush" not in printed
+    assert "with the --verbose flag" not in printed
+
+
+def test_only_some_functions_can_be_loaded(tmp_path: Path) -> None:
+    with HostProcess(make_app(tmp_path / "app"), "--functions", "version", "WAITER") as host:
+        assert [each["name"] for each in host.request("GET", "/admin/functions").json()] == ["version", "waiter"]
+        assert host.request("POST", "/api/start/waiter/a").status == 404
+
+
+def test_two_apps_cannot_share_a_hub(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/shared.db"
+
+    with HostProcess(make_app(tmp_path / "one"), "--storage", storage):
+        other = command_line("start", make_app(tmp_path / "two"), "--storage", storage, "--port", str(free_port()))
+
+    assert other.returncode == 1
+    assert f"is in use by another app ({tmp_path}/one); this is {tmp_path}/two." in other.stderr
+
+
 def test_json_logs_hold_nothing_but_json(tmp_path: Path) -> None:
     with HostProcess(make_app(tmp_path / "app"), "--json") as host:
         host.request("GET", "/api/version")
