@@ -28,7 +28,7 @@ import msgspec
 from durable_host.bindings.contract import HostServices
 from durable_host.bindings.routes import RouteTable
 from durable_host.bindings.urls import WEBHOOK_PATH, ManagementUrls
-from durable_host.config.host_json import HostJson
+from durable_host.config.host_json import HostJson, hub_name_problem
 from durable_host.config.settings import Settings
 from durable_host.engine.client import ANY_STATE, NON_RUNNING_STATES, TaskHubClient
 from durable_host.engine.settings import EngineSettings
@@ -350,7 +350,7 @@ class _OtherHubs:
         """The client of a hub that a binding names, opened with the host; None: it cannot be reached from here."""
         if hub is None or hub.lower() == self._config.storage.hub.lower():
             return self._own
-        if self._stack is not None or not self._config.choice.provider.name or self._config.storage.url is not None:
+        if self._stack is not None or self._config.storage.url is not None or hub_name_problem(hub) is not None:
             return None
         key = hub.lower()
         if key not in self._declared:
@@ -366,7 +366,7 @@ class _OtherHubs:
 
     async def opened(self, hub: str, *, create: bool) -> TaskHubClient | None:
         """The client of a hub that a request names; None when it does not exist and is not to be created."""
-        if self._stack is None or self._config.storage.url is not None:
+        if self._stack is None or self._config.storage.url is not None or hub_name_problem(hub) is not None:
             return None
         known = self._declared.get(hub.lower())
         if known is None:

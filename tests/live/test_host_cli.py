@@ -229,6 +229,19 @@ async def test_what_no_host_knows_is_listed(tmp_path: Path) -> None:
         assert _status(app, "u1") == "Pending"
 
 
+def test_another_hub_of_the_store_can_be_used_and_looked_at(host: HostProcess, app: Path) -> None:
+    webhook = "/runtime/webhooks/durabletask"
+    started = host.request("POST", f"{webhook}/orchestrators/waiter/elsewhere?taskHub=OtherHub")
+
+    assert started.status == 202
+    assert "taskHub=OtherHub" in started.headers["Location"]
+    assert _ask("instances", "show", "elsewhere", app, "--hub", "OtherHub")["runtimeStatus"] == "Pending"
+    assert command_line("instances", "show", "elsewhere", app).returncode == 1
+    assert host.request("GET", f"{webhook}/instances?taskHub=NoSuchHub").json() == []
+    assert host.request("POST", f"{webhook}/orchestrators/waiter?taskHub=../x").status >= 400
+    assert "Task hub name '../x'" in command_line("hub", "info", app, "--hub", "../x").stderr
+
+
 def test_a_hub_in_memory_cannot_be_looked_at(tmp_path: Path) -> None:
     ended = command_line("instances", "list", make_app(tmp_path / "app"), "--storage", "memory")
 
