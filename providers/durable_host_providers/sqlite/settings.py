@@ -40,7 +40,7 @@ class Settings:
     worker: bool = True
     synchronous: str = "full"
     busy: timedelta = timedelta(seconds=5)
-    poll: timedelta = timedelta(milliseconds=50)
+    poll: timedelta = timedelta(milliseconds=100)
 
 
 def read_settings(options: StorageOptions) -> tuple[Settings, list[str]]:
@@ -61,7 +61,7 @@ def read_settings(options: StorageOptions) -> tuple[Settings, list[str]]:
         worker=options.worker,
         synchronous=synchronous.lower(),
         busy=_duration(values, "busyTimeout", timedelta(seconds=5), problems),
-        poll=_duration(values, "pollInterval", timedelta(milliseconds=50), problems),
+        poll=_duration(values, "pollInterval", timedelta(milliseconds=100), problems),
     )
     return settings, problems
 
