@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from durable_host.cli.console import clean, shortened
-from durable_host.functions.status_payload import embedded, status_payload
+from durable_host.functions.status_payload import status_payload
 from durable_host.model.failure import Failure
 from durable_host.model.history import (
     EventRaised,
@@ -34,8 +34,6 @@ from durable_host.model.instance import InstanceState
 from durable_host.storage.contract import HubStatistics
 
 __all__ = ["history_json", "history_rows", "instance_json", "instance_lines", "moment", "statistics_json"]
-
-_JSON_TEXTS = frozenset({"input", "result", "output"})
 
 
 def moment(at: datetime | None) -> str:
@@ -100,18 +98,9 @@ def _failure_lines(failure: Failure) -> list[str]:
     return lines
 
 
-def history_json(events: Sequence[HistoryEvent]) -> list[dict[str, object]]:
-    """Events with all their fields, `eventType` first; texts that hold JSON as JSON."""
-    shown: list[dict[str, object]] = []
-    for event in events:
-        fields: dict[str, object] = msgspec.to_builtins(event)
-        fields.pop("type", None)
-        entry: dict[str, object] = {"eventType": event_type(event)}
-        for name, value in fields.items():
-            shape = embedded(value) if name in _JSON_TEXTS and isinstance(value, str) else value
-            entry[_camel(name)] = shape
-        shown.append(entry)
-    return shown
+def history_json(events: Sequence[HistoryEvent]) -> list[object]:
+    """Events as they are stored, so that `durable_host.testing.replaying.load_history` reads them again."""
+    return [msgspec.to_builtins(event) for event in events]
 
 
 def _camel(name: str) -> str:

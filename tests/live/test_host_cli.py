@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from durable_host.engine.client import TaskHubClient
 from durable_host.environment import Environment
+from durable_host.model.history import HistoryEvent
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import HistoryVersion
 from durable_host.storage.contract import StorageOptions
@@ -66,9 +68,10 @@ def test_an_instance_is_controlled_from_the_command_line(host: HostProcess, app:
     shown = _ask("instances", "show", "c1", app)
     assert (shown["name"], shown["input"], shown["output"]) == ("waiter", {"some": "input"}, [1, 2])
     history = _ask("instances", "history", "c1", app)
-    kinds = [event["eventType"] for event in history]
+    kinds = [event["type"] for event in history]
     assert kinds.index("ExecutionSuspended") < kinds.index("ExecutionResumed") < kinds.index("EventRaised")
-    assert history[kinds.index("EventRaised")]["input"] == [1, 2]
+    assert history[kinds.index("EventRaised")]["input"] == "[1, 2]"
+    assert msgspec.json.decode(msgspec.json.encode(history), type=list[HistoryEvent])  # to be replayed in tests
     assert "EventRaised" in command_line("instances", "history", "c1", app).stdout
     assert "output  " in command_line("instances", "show", "c1", app).stdout
 
