@@ -93,13 +93,8 @@ async def _serve(arguments: argparse.Namespace, config: HostConfig, generation: 
     signals = _Signals(asyncio.get_running_loop())
     signals.install()
     try:
-        if generation is None:
-            await host.listen()
-            host.load()
-        else:
-            host.load()
-            if not await generation.loaded():
-                return 0  # the supervisor is gone, or wants another version
+        if not await _loaded(host, generation):
+            return 0  # the supervisor is gone, or wants another version
         signals.graceful = True
         async with host:
             _say_ready(arguments, host)
@@ -110,11 +105,24 @@ async def _serve(arguments: argparse.Namespace, config: HostConfig, generation: 
                 sys.stdout.write("\nStopping. Press Ctrl-C again to exit at once.\n")
                 sys.stdout.flush()
     finally:
-        signals.restore()
+        signals.no_more_grace()
     if host.failure is not None:
         complain(host.failure)
         return 1
     return 0
+
+
+async def _loaded(host: Host, generation: Generation | None) -> bool:
+    try:
+        if generation is None:
+            await host.listen()  # first, so that a port in use is known before the app is imported
+            host.load()
+            return True
+        host.load()
+        return await generation.loaded()
+    except Exception:
+        await host.stop()
+        raise
 
 
 class _Signals:
@@ -128,14 +136,13 @@ class _Signals:
         self.graceful = False
         self._loop = loop
         self._count = 0
-        self._previous: dict[signal.Signals, object] = {}
 
     def install(self) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
-            self._previous[each] = signal.signal(each, self._handle)
+            signal.signal(each, self._handle)
 
-    def restore(self) -> None:
-        # Only the second signal is of interest from now on.
+    def no_more_grace(self) -> None:
+        """The host has stopped; whatever still keeps the process is ended by the next signal."""
         self._count = max(self._count, 1)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
