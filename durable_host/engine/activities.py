@@ -17,7 +17,7 @@ from durable_host.engine.leases import HeldLease, LeaseKeeper
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Clock
 from durable_host.errors import StoreError
-from durable_host.model.failure import Failure
+from durable_host.model.failure import Failure, error_text
 from durable_host.model.history import HistoryEvent, TaskCompleted, TaskFailed
 from durable_host.model.ids import MessageId
 from durable_host.model.messages import ActivityTask, Message
@@ -132,7 +132,7 @@ class ActivityDispatcher:
             result = await self._executor.execute(task)
         except Exception as error:  # ours: an executor turns users' errors into results
             logger.exception("activity %s failed in durable_host itself", task.name, extra={"event": "activity_broken"})
-            result = ActivityResult(failure=Failure(type=type(error).__name__, message=str(error)))
+            result = ActivityResult(failure=Failure(type=type(error).__name__, message=error_text(error)))
         self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
         finished = FinishedActivity(held, reply_of(task, result, self._clock))
         if not self._fold(finished):

@@ -48,7 +48,7 @@ from durable_host.errors import (
     SubOrchestrationFailedError,
 )
 from durable_host.model.actions import Action, CompleteOrchestration, ContinueAsNew, ScheduleActivity, StartChild
-from durable_host.model.failure import failure_of
+from durable_host.model.failure import error_text, failure_of
 from durable_host.model.history import (
     EventRaised,
     EventSent,
@@ -400,7 +400,7 @@ class Replay:
             self._complete_failed(self._failed)
 
     def _complete_failed(self, error: BaseException) -> None:
-        text = str(error) or str(type(error))
+        text = error_text(error) or str(type(error))
         user_traceback(error)
         self._complete(RuntimeStatus.FAILED, f"Orchestrator function '{self._name}' failed: {text}", error)
         self._failed = None  # its traceback would keep this object alive until the next garbage collection

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Failure", "failure_of", "failure_types", "matches", "type_name"]
+__all__ = ["Failure", "error_text", "failure_of", "failure_types", "matches", "storable", "type_name"]
 
 _MAX_CAUSES = 16
 _MAX_STACK = 16_000
@@ -70,14 +70,23 @@ def _describe(error: BaseException, stack: bool, depth: int, seen: set[int]) -> 
     text: str | None = None
     if stack:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))[-_MAX_STACK:]
-    return Failure(type=type_name(type(error)), message=_text(error), stack=text, cause=cause)
+        text = storable(text)
+    return Failure(type=storable(type_name(type(error))), message=error_text(error), stack=text, cause=cause)
 
 
-def _text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """`str(error)`, whatever the class makes of it, as a text that can be stored."""
     try:
-        return str(error)
+        return storable(str(error))
     except Exception as broken:  # a user's __str__ may fail; the failure itself must not be lost
         return f"<no text: {type(broken).__name__} in __str__>"
+
+
+def storable(text: str) -> str:
+    """The text with lone surrogates escaped, as the names of undecodable files bring them: no store takes those."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def failure_types(failure: Failure) -> frozenset[str]:

@@ -246,9 +246,20 @@ def test_retries_go_on_after_the_code_has_ended() -> None:
     assert script.output == "left"
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        return str(1 // 0)
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
-    [(ValueError("broken"), "broken"), (ValueError(), "<class 'ValueError'>"), (SystemExit(3), "3")],
+    [
+        (ValueError("broken"), "broken"),
+        (ValueError(), "<class 'ValueError'>"),
+        (SystemExit(3), "3"),
+        (ValueError("no file 'a\udcff'"), "no file 'a\\udcff'"),
+        (Unspeakable(), "<no text: ZeroDivisionError in __str__>"),
+    ],
 )
 def test_a_failure_is_worded_as_in_the_sdk(error: BaseException, text: str) -> None:
     def code(context: Context) -> None:
