@@ -11,9 +11,11 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.executor import ActivityExecutor, ActivityResult
-from durable_host.engine.leases import HeldLease, LeaseKeeper
+from durable_host.engine.leases import HeldLease, LeaseKeeper, give_back
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Clock
 from durable_host.errors import StoreError
@@ -117,11 +119,7 @@ class ActivityDispatcher:
         leases = [held.lease for held in running]
         for held in running:
             self._leases.release(held)
-        if leases:
-            try:
-                await self._store.abandon(leases, delay=timedelta(0))
-            except StoreError as error:
-                logger.debug("activities could not be given back; their leases will run out: %s", error)
+        await give_back(self._store, leases, delay=timedelta(0))
 
     async def _run(self, item: ActivityWorkItem, held: HeldLease) -> None:
         task = item.task
@@ -139,15 +137,30 @@ class ActivityDispatcher:
             await self.complete(finished)
 
     async def complete(self, finished: FinishedActivity) -> None:
-        """Give a result to the store."""
+        """Give a result to the store; never fails."""
         try:
-            await self._completions.put(ActivityCompletion(lease=finished.held.lease, reply=finished.reply))
+            await self._put(finished)
         except StoreError as error:
             # Its effect is unknown. If it had none the lease runs out and the activity runs again.
             logger.warning("a result was not confirmed: %s", error, extra={"event": "completion_failed"})
             self._metrics.count("store_errors")
         finally:
             self._leases.release(finished.held)
+
+    async def _put(self, finished: FinishedActivity) -> None:
+        lease, reply = finished.held.lease, finished.reply
+        try:
+            await self._completions.put(ActivityCompletion(lease=lease, reply=reply))
+        except StoreError:
+            raise
+        except Exception as error:  # ours: what cannot be stored must not run again and again
+            logger.exception("a result could not be stored", extra={"event": "completion_broken"})
+            try:
+                await self._completions.put(ActivityCompletion(lease=lease, reply=_unstorable(reply, error)))
+            except StoreError:
+                raise
+            except Exception:
+                logger.exception("not even its failure could be stored", extra={"event": "completion_broken"})
 
     async def _give_back(self, item: ActivityWorkItem, held: HeldLease) -> None:
         self._metrics.count("activities_handed_back", 1, name=item.task.name)
@@ -159,10 +172,21 @@ class ActivityDispatcher:
         )
         delay = timedelta(seconds=min(2 ** min(max(item.deliveries, 1), 30), _MAX_BACK_OFF))
         self._leases.release(held)
-        try:
-            await self._store.abandon([held.lease], delay=delay)
-        except StoreError as error:
-            logger.debug("an activity could not be given back; its lease will run out: %s", error)
+        await give_back(self._store, [held.lease], delay=delay)
+
+
+def _unstorable(reply: Message, error: Exception) -> Message:
+    event = reply.event
+    assert isinstance(event, TaskCompleted | TaskFailed)
+    reason = f"The result of an activity could not be stored: {type(error).__name__}: {error_text(error)}"
+    failed = TaskFailed(
+        timestamp=event.timestamp,
+        task_id=event.task_id,
+        reason=reason,
+        failure=Failure(type="RuntimeError", message=reason),
+        dispatch_id=event.dispatch_id,
+    )
+    return replace(reply, event=failed)
 
 
 def reply_of(task: ActivityTask, result: ActivityResult, clock: Clock) -> Message:

@@ -1,6 +1,7 @@
 """Natural group commit: while one batch is on its way the next one collects.
 
-No timer and no added latency: a lone item goes out in the next turn of the loop, a crowd goes out together.
+No timer and no added latency: a lone item goes out in the next turn of the loop, a crowd goes out together. If a batch
+fails because of one item's values, its items are written again one by one, so that only the culprit fails.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from durable_host.errors import StoreError
 from durable_host.storage.contract import CommitOutcome
 
 __all__ = ["GroupCommit"]
 
 T = TypeVar("T")
 
+_Waiting = tuple[T, "asyncio.Future[CommitOutcome]"]
+
 
 class GroupCommit(Generic[T]):
     """Collects items and writes them in batches.
 
     Args:
-        write: writes 1 to `batch` items, one outcome each; an exception fails the batch, every effect unknown.
+        write: writes 1 to `batch` items, one outcome each; a StoreError fails the batch, every effect unknown. Writing
+            an item again whose effect is unknown must be harmless.
         batch: most items of one write.
         concurrency: most writes at once.
         group: owner of the writing tasks.
@@ -39,7 +44,7 @@ class GroupCommit(Generic[T]):
         self._batch = batch
         self._concurrency = concurrency
         self._group = group
-        self._waiting: deque[tuple[T, asyncio.Future[CommitOutcome]]] = deque()
+        self._waiting: deque[_Waiting[T]] = deque()
         self._writing = 0
         self._called = False
         self._loop = asyncio.get_running_loop()
@@ -69,24 +74,31 @@ class GroupCommit(Generic[T]):
                 for _, future in batch:
                     future.cancel()
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[CommitOutcome]]]) -> None:
+    async def _run(self, batch: list[_Waiting[T]]) -> None:
         try:
-            outcomes = await self._write([item for item, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
-                if future.done():
-                    continue
-                if isinstance(error, Exception):
-                    future.set_exception(error)
-                else:
-                    future.cancel()
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if not future.done():
-                    future.set_result(outcome)
+            await self._settle(batch)
         finally:
             self._writing -= 1
             if self._waiting:
                 self._flush()
+
+    async def _settle(self, batch: list[_Waiting[T]]) -> None:
+        try:
+            outcomes = await self._write([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, StoreError):
+                # A bug of ours that one item brings out. What had its effect meets the fence now and is lost, no more.
+                for each in batch:
+                    await self._settle([each])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if not future.done():
+                    future.set_result(outcome)

@@ -23,7 +23,7 @@ from durable_host.engine.committer import GroupCommit
 from durable_host.engine.episode import Advance, Episodes, Position
 from durable_host.engine.executor import OrchestrationExecutor
 from durable_host.engine.holding import HeldInstance, Parking
-from durable_host.engine.leases import LeaseKeeper
+from durable_host.engine.leases import LeaseKeeper, give_back
 from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
@@ -161,7 +161,10 @@ class OrchestrationDispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._release(list(self._held.values()))
+        held = list(self._held.values())
+        # What is in a commit that is still on its way is told twice, and counts once.
+        await self._send_home([result for each in held for result in each.results])
+        await self._release(held)
 
     # Inside.
 
@@ -207,37 +210,41 @@ class OrchestrationDispatcher:
         messages, results = held.messages, held.results
         held.messages, held.results = [], []
         inbox = [*messages, *(result.reply for result in results)]
-        if held.lost:
-            await self._send_home(results)
-            self._forget(held)
-            return False
         try:
-            position = await self._position(held, inbox)
-            if position is None:
-                await self._give_back_unknown(held, inbox, results)
+            if held.lost:
+                await self._send_home(results)
+                self._forget(held)
                 return False
-            advance = await self._episodes.advance(position, inbox)
+            return await self._advance(held, inbox, results)
         except StoreError as error:
             await self._drop(held, results, error)
-            return False
         except Exception as error:
             await self._failed(held, inbox, results, error)
+        except asyncio.CancelledError:
+            held.results[:0] = results  # for `stop`, which sends them home
+            raise
+        return False
+
+    async def _advance(self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity]) -> bool:
+        position = await self._position(held, inbox)
+        if position is None:
+            await self._give_back_unknown(held, inbox, results)
             return False
-        self._report(held, advance)
-        checkpoint = self._checkpoint(held, position, advance, results)
-        late = self._not_folded(advance, results)
+        advance = await self._episodes.advance(position, inbox)
         try:
+            self._report(held, advance)
+            checkpoint = self._checkpoint(held, position, advance, results)
             outcome = await self._commits.put(checkpoint)
-        except StoreError as error:
+        except BaseException:
             _close(advance)
-            await self._drop(held, results, error)
-            return False
+            raise
         if outcome is CommitOutcome.LEASE_LOST:
             self._metrics.count("checkpoints_lost")
             _close(advance)
             self._forget(held)
             await self._send_home(results)
             return False
+        late = self._not_folded(advance, results)
         for result in results:
             if result not in late:
                 self._leases.release(result.held)
@@ -402,10 +409,7 @@ class OrchestrationDispatcher:
 
     async def _abandon(self, held: HeldInstance, delay: timedelta) -> None:
         self._forget(held)
-        try:
-            await self._store.abandon([held.lease.lease], delay=delay)
-        except StoreError as error:
-            logger.debug("a lease could not be given back and will run out: %s", error)
+        await give_back(self._store, [held.lease.lease], delay=delay)
 
     async def _send_home(self, results: Sequence[FinishedActivity]) -> None:
         for result in results:
@@ -441,10 +445,7 @@ class OrchestrationDispatcher:
                 continue
             cached = CachedInstance(position.version, position.index, position.state, position.session)
             self._cache.put(held.instance_id, cached)
-        try:
-            await self._store.abandon(leases, delay=timedelta(0))
-        except StoreError as error:
-            logger.debug("idle leases could not be given back and will run out: %s", error)
+        await give_back(self._store, leases, delay=timedelta(0))
 
 
 def _close(advance: Advance) -> None:

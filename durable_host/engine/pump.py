@@ -63,12 +63,14 @@ class Pump(Generic[T]):
                 continue
             try:
                 items = await self._lock(room)
-            except StoreError as error:
+            except Exception as error:
+                # Whatever it is: a worker that gave up here would meet the same work again after its next start.
                 if self.error is None:
                     logger.error(
                         "%s cannot be fetched: %s",
                         self._name,
                         error,
+                        exc_info=None if isinstance(error, StoreError) else error,
                         extra={"event": "fetch_failed", "work": self._name},
                     )
                 self.error = error
