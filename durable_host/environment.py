@@ -172,10 +172,7 @@ class SystemThreads:
         return SystemSerialThread(name)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        if kwargs:
-            return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
-        return await loop.run_in_executor(self._executor, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class StoreError(DurableHostError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not be reached, is locked, full or read-only. Nothing is known about the call's effect; retry after a delay."""
+    """The store could not be reached, is locked, full or read-only; the call's effect is unknown. Retry after a delay."""
 
 
 class StoreMismatchError(StoreError):
@@ -155,7 +155,7 @@ class OrchestratorError(DurableHostError):
 
 
 class NonDeterminismError(OrchestratorError):
-    """Replay asked for something else than history recorded: the orchestrator is not deterministic, or its code changed."""
+    """Replay asked for something else than history recorded: orchestrator code is not deterministic, or has changed."""
 
 
 class ForeignAwaitableError(OrchestratorError, TypeError):
