@@ -108,7 +108,8 @@ class OrchestrationWorkItem(msgspec.Struct, frozen=True):
     Attributes:
         version: where committed history stands; None: nothing committed yet.
         history: all events of the present generation; None: the worker said that it holds this version, or the item
-            tops up the inbox of an instance that the worker holds.
+            tops up the inbox of an instance that the worker holds, or what is stored is no history: `get_history` fails
+            then, for this instance alone.
         inbox: visible messages, oldest first, at least one.
     """
 
@@ -392,8 +393,8 @@ class TaskHubStore(ABC):
         state = await self.get_instance(instance_id)
         while state is None or not state.status.is_terminal:
             left = end - loop.time()
-            if left <= 0:
-                break
+            if left < _MOMENT:
+                break  # less than a timedelta can say would be no wait at all, and on virtual time a loop for ever
             before = state
             state = await self.wait_for_change(instance_id, after=before, timeout=timedelta(seconds=left))
             if state is None and before is not None:
@@ -401,6 +402,7 @@ class TaskHubStore(ABC):
         return state
 
 
+_MOMENT = 1e-6
 _FIRST_POLL = 0.02
 _LAST_POLL = 2.0
 
