@@ -135,7 +135,7 @@ class StoreError(DurableHostError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store could not be reached, is locked, full or read-only; the call's effect is unknown. Retry after a delay."""
+    """The store could not be reached, is locked, full or read-only; the effect is unknown. Retry after a delay."""
 
 
 class StoreMismatchError(StoreError):
