@@ -17,6 +17,7 @@ from durable_host.model.codec import decode_events, encode_events
 from durable_host.model.history import HistoryEvent
 from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask
+from durable_host.model.status import TERMINAL
 from durable_host.storage.contract import ActivityCompletion, Checkpoint, CommitOutcome
 from durable_host_providers._sql.rows import INLINE, payloads_of, shown_state, state_text, to_micros
 
@@ -34,7 +35,7 @@ _DROP_MESSAGES = values("drop_messages")
 _FOLD_ACTIVITIES = values("fold_activities")
 _ADVANCE = rows("advance")
 _PROJECT = rows("project")
-_EXTEND = values("extend_instances")
+_KEEP = values("keep_instances")
 _RELEASE = values("release_instances")
 _DROP_PLACES = values("drop_places")
 _ADD_PAYLOADS = rows("add_payloads")
@@ -163,14 +164,14 @@ class _Batch:
             return set(), set()
         valid: set[InstanceToken] = set()
         steady = 0.0
-        for cursor in _FENCE.run(self._tx.execute, asked):
+        for cursor in _FENCE.run(self._tx.execute, asked, self._tx.now):
             refs, leases, count = cursor.fetchone()
             steady += count
             if refs is not None:
                 valid.update(map(InstanceToken, map(int, leases.split(",")), map(int, refs.split(","))))
         if steady == len(known):
             return valid, {row[0] for row in known}
-        return valid, _numbers(cursor.fetchone()[0] for cursor in _STEADY.run(self._tx.execute, known))
+        return valid, _numbers(cursor.fetchone()[0] for cursor in _STEADY.run(self._tx.execute, known, self._tx.now))
 
     def add(self, checkpoint: Checkpoint, token: InstanceToken, steady: bool) -> None:
         """Take up one checkpoint that passed the fence."""
@@ -244,7 +245,7 @@ class _Batch:
         status, execution_id = state.status.value, state.execution_id
         same = steady and grant is not None and (grant.status, grant.execution_id) == (status, execution_id)
         payloads = payloads_of(state)
-        if same and hold and payloads[1] is None and payloads[3] is None and newer:
+        if same and hold and newer and state.status not in TERMINAL and payloads[3] is None:
             columns, mask = inline(ref, (None, None, payloads[2], None), self._large)
             updated = to_micros(state.updated_at)
             self._advances.append(
@@ -318,10 +319,10 @@ class _Batch:
         if self._advances:
             _ADVANCE.do(execute, self._advances)
         if self._projections:
-            _PROJECT.do(execute, self._projections, tx.until)
+            _PROJECT.do(execute, self._projections, tx.now, tx.until)
             tx.woken = tx.woken or not all(row[-1] for row in self._projections)
         if self._kept:
-            _EXTEND.do(execute, self._kept, tx.until)
+            _KEEP.do(execute, self._kept, tx.until, tx.now)
         if self._released:
             _RELEASE.do(execute, self._released)
             tx.woken = True

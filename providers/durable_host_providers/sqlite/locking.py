@@ -314,12 +314,17 @@ class Locking:
         postponed: list[int] = []
         released: list[int] = []
         tasks: list[int] = []
+        live: set[tuple[int, int]] = set()
+        if late > tx.now:  # the end of a lease has brought everything back already
+            asked = [(token.ref, token.lease) for token in current if isinstance(token, InstanceToken)]
+            live.update(pairs(_LIVE_INSTANCES.run(tx.execute, asked, tx.now)))
         for token in current:
             if isinstance(token, ActivityToken):
                 tasks.append(token.seq)
                 continue
             grant = tx.grants.find(token)
-            (postponed if late > tx.now and (grant is None or grant.given) else released).append(token.ref)
+            waits = (token.ref, token.lease) in live and (grant is None or grant.given)
+            (postponed if waits else released).append(token.ref)
             tx.grants.drop(token.ref)
             tx.touched.append(token.ref)
         _POSTPONE_INSTANCES.do(tx.execute, postponed, late, tx.now)

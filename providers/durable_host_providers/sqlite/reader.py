@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from msgspec import MsgspecError
+
 from durable_host.environment import SerialThread
 from durable_host.errors import StoreUnavailableError
 from durable_host.model.codec import decode_events
@@ -104,18 +106,23 @@ class Reader:
                 raise
         return await promise.future
 
-    def load(self, refs: Sequence[int]) -> dict[int, list[HistoryEvent]]:
-        """The histories of locked instances; on the reading thread.
+    def load(self, refs: Sequence[int]) -> dict[int, list[HistoryEvent] | None]:
+        """The histories of locked instances; None for one that cannot be decoded. On the reading thread.
 
         Raises:
             StoreUnavailableError: they cannot be read.
         """
 
-        def read(execute: Execute) -> dict[int, list[HistoryEvent]]:
-            found: dict[int, list[HistoryEvent]] = {ref: [] for ref in refs}
+        def read(execute: Execute) -> dict[int, list[HistoryEvent] | None]:
+            found: dict[int, list[HistoryEvent] | None] = {ref: [] for ref in refs}
             for cursor in _HISTORIES.run(execute, refs):
                 for ref, text in cursor:
-                    found[ref] += decode_events(text)
+                    events = found[ref]
+                    if events is not None:
+                        try:
+                            events += decode_events(text)
+                        except MsgspecError:
+                            found[ref] = None  # one spoilt row must not keep the others of this call from being run
             return found
 
         return self._ask(read)

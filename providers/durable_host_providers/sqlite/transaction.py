@@ -51,6 +51,7 @@ def values(name: str) -> Values:
 _FIND_TARGETS = values("find_targets")
 _ADD_PLACES = rows("add_places")
 _ADD_MESSAGES = rows("add_messages")
+_STORED = values("stored_messages")
 _WAKE = rows("wake")
 
 
@@ -136,7 +137,7 @@ class Transaction:
     def deliver(self) -> None:
         """Write the inboxes and wake the instances that nobody has locked."""
         outgoing, self._outgoing = self._outgoing, []
-        wakes: list[tuple[int, int]] = []
+        wakes: list[tuple[int, int, int]] = []
         if outgoing:
             by_target: dict[str, list[Message]] = {}
             for message in outgoing:
@@ -153,6 +154,7 @@ class Transaction:
                     found[target] = (ref, None, None, 0)
             for target, messages in by_target.items():
                 ref, lease, wake_at, quarantined = found[target]
+                first = len(self._message_rows)
                 due = self.put(ref, messages)
                 if quarantined:
                     continue
@@ -161,10 +163,26 @@ class Transaction:
                     if grant is not None and grant.held and grant.lease == lease:
                         self.grants.look(ref, due, self.now)
                 elif wake_at is None or due < wake_at:
-                    wakes.append((ref, due))
-        if self._message_rows:
-            _ADD_MESSAGES.do(self.execute, self._message_rows)
-            self._message_rows = []
+                    wakes.append((ref, due, first))
+        rows_, self._message_rows = self._message_rows, []
+        if not rows_:
+            return
+        stored = sum(cursor.rowcount for cursor in _ADD_MESSAGES.run(self.execute, rows_))
+        if wakes and stored < len(rows_):
+            wakes = self._really_new(wakes, rows_)
         if wakes:
-            _WAKE.do(self.execute, wakes)
+            _WAKE.do(self.execute, [(ref, due) for ref, due, _ in wakes])
             self.woken = True
+
+    def _really_new(
+        self, wakes: Sequence[tuple[int, int, int]], rows_: Sequence[Sequence[Any]]
+    ) -> list[tuple[int, int, int]]:
+        """Wake-ups without those for messages that waited already: these must not cut a delay short."""
+        seqs = [row[0] for row in rows_]
+        stored = {row[0] for cursor in _STORED.run(self.execute, seqs) for row in cursor}
+        found: list[tuple[int, int, int]] = []
+        for ref, _, first in wakes:
+            dues = [row[2] for row in rows_[first:] if row[1] == ref and row[0] in stored]
+            if dues:
+                found.append((ref, min(dues), first))
+        return found

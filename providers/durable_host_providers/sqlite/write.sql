@@ -46,6 +46,10 @@ WHERE ref IN (? ...) AND quarantined IS NULL
 -- Renew the leases of instances, which were compared before.
 UPDATE instances SET wake_at = ?1 WHERE ref IN (? ...)
 
+-- name: keep_instances
+-- Stay locked without a new projection: a lease that has ended at ?2 is renewed.
+UPDATE instances SET wake_at = ?1 WHERE wake_at <= ?2 AND ref IN (? ...)
+
 -- name: leased_instances
 -- Which of these leases of instances are current: the lists of their rows and of their numbers.
 SELECT group_concat(instances.ref), group_concat(instances.lease)
@@ -67,18 +71,18 @@ FROM (VALUES (?, ?) ...) AS asked CROSS JOIN activities ON activities.seq = aske
 WHERE activities.lease = asked.column2
 
 -- name: fence
--- Which checkpoints may be written (the lists of their rows and leases), and for how many of them the projection stands
--- as this process last saw it.
+-- Which checkpoints may be written (the lists of their rows and leases), and for how many of them the lease has not ended
+-- at ?1 and the projection stands as this process last saw it.
 SELECT
     group_concat(instances.ref), group_concat(instances.lease),
-    total(instances.status IS asked.column5 AND instances.execution_id IS asked.column6)
+    total(instances.wake_at > ?1 AND instances.status IS asked.column5 AND instances.execution_id IS asked.column6)
 FROM (VALUES (?, ?, ?, ?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.lease = asked.column2
     AND instances.generation IS asked.column3 AND instances.length IS asked.column4
 
 -- name: steady
--- Those of the fenced checkpoints whose projection stands as this process last saw it.
-SELECT group_concat(instances.ref)
+-- Those of the fenced checkpoints for which that holds.
+SELECT group_concat(instances.ref) FILTER (WHERE instances.wake_at > ?1)
 FROM (VALUES (?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.status IS asked.column2 AND instances.execution_id IS asked.column3
 
@@ -91,7 +95,8 @@ FROM (VALUES (?, ?, ?, ?, ?, ?, ?) ...) AS asked
 WHERE instances.ref = asked.column1
 
 -- name: project
--- Any other checkpoint with a projection. column15: bring the input; column17: stay locked until ?1.
+-- Any other checkpoint with a projection. column15: bring the input; column17: stay locked; a lease that has ended at ?1
+-- is renewed until ?2 then.
 UPDATE instances SET
     generation = asked.column2, length = asked.column3, updated_at = asked.column4, created_at = asked.column5,
     status = asked.column6, execution_id = asked.column7, name = asked.column8, parent_id = asked.column9,
@@ -100,7 +105,7 @@ UPDATE instances SET
     large = CASE WHEN asked.column15 THEN asked.column16 ELSE (instances.large & 1) | asked.column16 END,
     lease = CASE WHEN asked.column17 THEN instances.lease END,
     wake_at = CASE
-        WHEN asked.column17 THEN ?1
+        WHEN asked.column17 THEN CASE WHEN instances.wake_at > ?1 THEN instances.wake_at ELSE ?2 END
         ELSE (SELECT min(due) FROM messages WHERE messages.ref = instances.ref)
     END
 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ...) AS asked
@@ -148,6 +153,10 @@ DELETE FROM tags WHERE ref IN (? ...)
 -- Messages to inboxes; one whose id waits already stays as it is.
 INSERT INTO messages (seq, ref, due, arrived_at, visible_at, id, execution_id, event) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ...
 ON CONFLICT (ref, id) DO NOTHING
+
+-- name: stored_messages
+-- Those of the new messages that were not there before.
+SELECT seq FROM messages WHERE seq IN (? ...)
 
 -- name: drop_messages
 -- Messages that were consumed.

@@ -80,7 +80,7 @@ class Writer:
         environment: Environment,
         watchers: Watchers,
         *,
-        load: Callable[[Sequence[int]], Mapping[int, Sequence[HistoryEvent]]],
+        load: Callable[[Sequence[int]], Mapping[int, Sequence[HistoryEvent] | None]],
         reading: Callable[[Callable[[], None]], None],
         wake_at: Callable[[int], None],
         wrote: Callable[[], None],
