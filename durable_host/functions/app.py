@@ -46,7 +46,7 @@ class FunctionApp(DecoratorApi):
         self._blueprints: list[Blueprint] = []
 
     def register_functions(self, function_container: Blueprint) -> None:
-        """Take over the functions of a blueprint, those declared on it later included.
+        """Take over the functions of a blueprint, those declared on it later included. A second time changes nothing.
 
         Raises:
             TypeError: it is an app, or no blueprint at all.
@@ -55,7 +55,8 @@ class FunctionApp(DecoratorApi):
             raise TypeError("functions can not be type of FunctionRegister! Register a Blueprint, not another app.")
         if not isinstance(function_container, Blueprint):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"register_functions takes a Blueprint of durable_host, not {function_container!r}")
-        self._blueprints.append(function_container)
+        if function_container not in self._blueprints:
+            self._blueprints.append(function_container)
 
     register_blueprint = register_functions
 

@@ -122,6 +122,7 @@ class DecoratorApi:
 
     def function_name(self, name: str) -> Callable[[F], F]:
         """Name the function; otherwise its Python name is taken."""
+        _refuse_bare("function_name", name)
 
         def declare(builder: FunctionBuilder) -> None:
             builder.own_name = name
@@ -268,6 +269,8 @@ def _generate(name: str, spec: DecoratorSpec) -> Callable[..., Any]:
         bound.apply_defaults()
         given = dict(bound.arguments)
         api: DecoratorApi = given.pop("self")
+        if len(args) == 2 and not kwargs:
+            _refuse_bare(name, args[1])
 
         def declare(builder: FunctionBuilder) -> None:
             for binding in spec.bindings:
@@ -281,6 +284,14 @@ def _generate(name: str, spec: DecoratorSpec) -> Callable[..., Any]:
     method.__doc__ = spec.doc
     method.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature and help() show
     return method
+
+
+def _refuse_bare(decorator: str, first: object) -> None:
+    """A decorator without parentheses is given the function itself, and would lose it without a word."""
+    if inspect.isroutine(first):
+        raise TypeError(
+            f"@app.{decorator} needs parentheses: write @app.{decorator}(…) above function {first.__name__!r}."
+        )
 
 
 def _declaration(binding: BindingSpec, given: Mapping[str, Any]) -> Declaration:

@@ -22,6 +22,7 @@ __all__ = ["annotations_of", "check_function", "takes_context"]
 _FUNCTION_NAME = re.compile(r"[a-z][a-z0-9_\-]{0,127}\Z", re.IGNORECASE)
 _BINDING_NAME = re.compile(r"([a-zA-Z][a-zA-Z0-9]{0,127}|\$return)\Z")
 _ALONE = ("orchestrationtrigger",)
+_WITH_RESULT = (*_ALONE, "activitytrigger", "httptrigger")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -35,6 +36,7 @@ def check_function(builder: FunctionBuilder) -> Iterator[str]:
         )
     yield from _check_bindings(builder)
     yield from _check_parameters(builder)
+    yield from _check_yields(builder)
 
 
 def _check_bindings(builder: FunctionBuilder) -> Iterator[str]:
@@ -99,6 +101,16 @@ def _check_parameters(builder: FunctionBuilder) -> Iterator[str]:
             "remove it."
         )
     yield from _check_annotations(builder.target, parameters, bound)
+
+
+def _check_yields(builder: FunctionBuilder) -> Iterator[str]:
+    kind = next((each.type.lower() for each in builder.bindings if each.is_trigger), "")
+    if kind not in _WITH_RESULT:
+        return
+    if inspect.isasyncgenfunction(builder.target):
+        yield "It is an `async def` with `yield`, which has no result. In an `async def` write `await` instead."
+    elif inspect.isgeneratorfunction(builder.target) and kind not in _ALONE:
+        yield "It contains `yield`, so calling it only makes a generator. Only orchestrators yield; return the result."
 
 
 def _check_annotations(

@@ -149,6 +149,16 @@ def test_blueprint_brings_its_functions_even_those_declared_later() -> None:
     assert level is AuthLevel.ANONYMOUS
 
 
+def test_blueprint_registered_twice_brings_its_functions_once() -> None:
+    app, blueprint = FunctionApp(), Blueprint()
+    blueprint.route("x")(lambda req: "")
+
+    app.register_functions(blueprint)
+    app.register_functions(blueprint)
+
+    assert len(app.builders()) == 1
+
+
 def test_blueprint_may_have_a_level_of_its_own() -> None:
     app = FunctionApp()
     blueprint = Blueprint(http_auth_level=AuthLevel.ADMIN)
