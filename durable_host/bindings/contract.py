@@ -47,6 +47,7 @@ __all__ = [
     "Invoke",
     "Listener",
     "OutputBinding",
+    "OutputError",
     "TriggerBinding",
     "TriggerEvent",
     "TriggerTraits",
@@ -60,6 +61,13 @@ RETURN = "$return"
 
 class BindingError(ValueError):
     """A declared binding cannot be served: raised by a provider while the app is loaded; the text says why."""
+
+
+class OutputError(TypeError, ValueError):
+    """A function returned or set a value that its output cannot take; the text says what it takes.
+
+    Raised by `write`. The log shows it without a traceback, in which the function would not appear.
+    """
 
 
 @dataclass(frozen=True, slots=True)

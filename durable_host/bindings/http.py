@@ -25,12 +25,13 @@ from durable_host.bindings.contract import (
     Invoke,
     Listener,
     OutputBinding,
+    OutputError,
     TriggerBinding,
     TriggerEvent,
     TriggerTraits,
 )
 from durable_host.bindings.datum import json_properties
-from durable_host.bindings.http_types import AuthLevel, HttpRequest, HttpResponse
+from durable_host.bindings.http_types import AuthLevel, HttpRequest, HttpResponse, MalformedBodyError
 from durable_host.bindings.routes import Route, route_problem
 from durable_host.errors import UnknownFunctionError
 
@@ -170,20 +171,29 @@ class _HttpTrigger:
 
 
 def _failure(error: BaseException | None) -> HttpResponse:
-    """The answer for a function that raised: 500 without a body, unless the caller asked for what does not exist.
+    """The answer for a function that raised: 500 without a body, unless it was the caller's mistake.
 
-    Deviation: a start of an unknown orchestrator that the function lets escape is answered as the management API
-    answers it (http-api.md section 4), so that a mistyped name shows at once.
+    Deviation: a start of an unknown orchestrator and a body that is no JSON, when the function lets them escape, are
+    answered as the management API answers them (http-api.md section 4), so that the caller learns of it.
     """
-    if not isinstance(error, UnknownFunctionError):
-        return HttpResponse(status_code=500)
+    match error:
+        case UnknownFunctionError():
+            status, message, kind = (
+                404,
+                "One or more of the arguments submitted is incorrect",
+                "System.ArgumentException",
+            )
+        case MalformedBodyError():
+            status, message, kind = 400, "Invalid JSON content", "Newtonsoft.Json.JsonReaderException"
+        case _:
+            return HttpResponse(status_code=500)
     body = {
-        "Message": "One or more of the arguments submitted is incorrect",
+        "Message": message,
         "ExceptionMessage": str(error),
-        "ExceptionType": "System.ArgumentException",
+        "ExceptionType": kind,
         "StackTrace": "",
     }
-    return HttpResponse(msgspec.json.encode(body), status_code=404, mimetype="application/json")
+    return HttpResponse(msgspec.json.encode(body), status_code=status, mimetype="application/json")
 
 
 class _RouteListener:
@@ -221,20 +231,19 @@ def to_response(value: object, function: str) -> HttpResponse:
     A text that is a JSON object with a member `body` describes a response; any other text is sent as it is.
 
     Raises:
-        TypeError: the value is neither text nor HttpResponse.
-        ValueError: its status or a header cannot be sent.
+        OutputError: the value is neither text nor HttpResponse, or its status or a header cannot be sent.
     """
     if isinstance(value, HttpResponse):
         response = value
     elif isinstance(value, str):
         response = _described(value) or HttpResponse(value)
     else:
-        raise TypeError(
+        raise OutputError(
             f"Function '{function}' returned {type(value).__name__}; an HTTP function returns str or HttpResponse. "
             "For JSON return HttpResponse(json.dumps(value), mimetype='application/json')."
         )
     if not 100 <= response.status_code <= 599:
-        raise ValueError(f"Function '{function}' answered with status {response.status_code}; 100 to 599 are allowed.")
+        raise OutputError(f"Function '{function}' answered with status {response.status_code}; 100 to 599 are allowed.")
     return response
 
 
@@ -251,7 +260,7 @@ def _described(text: str) -> HttpResponse | None:
     headers: list[tuple[str, str]] = []
     for name, value in dict(members.get("headers") or {}).items():
         if value is None:
-            raise ValueError(f"The header {name!r} of a response is null.")
+            raise OutputError(f"The header {name!r} of a response is null.")
         headers.append((str(name), value if isinstance(value, str) else msgspec.json.encode(value).decode()))
     for cookie in list(members.get("cookies") or []):
         headers.append(("Set-Cookie", _cookie({str(name).lower(): value for name, value in dict(cookie).items()})))

@@ -17,9 +17,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from durable_host.bindings.forms import FormData, UploadedFile, parse_form
 
-__all__ = ["AuthLevel", "Headers", "HttpRequest", "HttpResponse"]
+__all__ = ["AuthLevel", "Headers", "HttpRequest", "HttpResponse", "MalformedBodyError"]
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+class MalformedBodyError(ValueError):
+    """The body of a request is not what the function asked for, such as JSON."""
 
 
 class AuthLevel(Enum):
@@ -182,12 +186,12 @@ class HttpRequest:
         """The body decoded as UTF-8 JSON.
 
         Raises:
-            ValueError: the body is empty or no JSON.
+            MalformedBodyError: the body is empty or no JSON; a ValueError. If nobody catches it the caller gets 400.
         """
         try:
             return json.loads(self._body.decode("utf-8"))
-        except ValueError as error:
-            raise ValueError("HTTP request does not contain valid JSON data") from error
+        except (ValueError, RecursionError) as error:
+            raise MalformedBodyError(f"HTTP request does not contain valid JSON data: {error}") from None
 
     def _parsed_form(self) -> tuple[FormData[str], FormData[UploadedFile]]:
         if self._form is None:

@@ -28,6 +28,7 @@ from durable_host.errors import IndexingError
 from durable_host.functions.app import Blueprint, FunctionApp
 from durable_host.functions.descriptor import Declaration, FunctionBuilder, FunctionDescriptor, source_of
 from durable_host.functions.signatures import annotations_of, check_function, takes_context
+from durable_host.functions.tracebacks import user_traceback
 
 __all__ = ["DEFAULT_SCRIPT", "LoadedApp", "UserImportError", "index_app", "load_app", "unload_app"]
 
@@ -50,7 +51,7 @@ class UserImportError(IndexingError):
     def __init__(self, error: BaseException, hint: str | None = None) -> None:
         self.error = error
         self.hint = hint
-        error.__traceback__ = _user_frames(error.__traceback__)
+        error.__traceback__ = user_traceback(_user_frames(error.__traceback__))
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
         super().__init__([text if hint is None else f"{text}\n\n{hint}"])
 

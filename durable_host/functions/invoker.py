@@ -29,20 +29,21 @@ from durable_host.bindings.contract import (
     InputBinding,
     InvocationResult,
     OutputBinding,
+    OutputError,
     TriggerBinding,
     TriggerEvent,
 )
 from durable_host.config.spans import format_span
-from durable_host.engine.callsites import is_own_file
 from durable_host.environment import Environment, SystemThreads, Threads
 from durable_host.errors import DurableHostError
 from durable_host.functions.descriptor import FunctionDescriptor
+from durable_host.functions.tracebacks import user_traceback
 from durable_host.functions.values import Context, Out, RetryContext, RetryFailure, TraceContext, current_context
 from durable_host.model.failure import failure_of
 from durable_host.telemetry.logging import function_scope
 from durable_host.telemetry.metrics import Metrics
 
-__all__ = ["BoundFunction", "FunctionTimeoutError", "Invoker", "user_traceback"]
+__all__ = ["BoundFunction", "FunctionTimeoutError", "Invoker"]
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ class Invoker:
             invocation,
             seconds * 1000,
             extra={"event": "function_executed", "invocation_id": invocation, "function": name},
-            exc_info=None if error is None else (type(error), error, user_traceback(error)),
+            exc_info=None if error is None else (type(error), error, _shown(error)),
         )
 
     def _settle(self) -> None:
@@ -243,7 +244,7 @@ class Invoker:
         if function.outputs:
             await self._write_outputs(function, value, outs, bound.data)
         if RETURN not in function.outputs and value is not None and not function.trigger.traits.implicit_return:
-            raise TypeError(f"function '{descriptor.name}' without a $return binding returned a non-None value")
+            raise OutputError(f"function '{descriptor.name}' without a $return binding returned a non-None value")
         return value
 
     async def _read_inputs(self, function: BoundFunction, bound: BoundTrigger, arguments: dict[str, object]) -> None:
@@ -378,9 +379,9 @@ async def _all(calls: Any) -> Sequence[object]:
     return [task.result() for task in tasks]
 
 
-def user_traceback(error: BaseException) -> TracebackType | None:
-    """The traceback from the user's first frame on; the whole of it when there is none."""
-    found = error.__traceback__
-    while found is not None and is_own_file(found.tb_frame.f_code.co_filename):
-        found = found.tb_next
-    return found or error.__traceback__
+def _shown(error: BaseException) -> TracebackType | None:
+    """The part of the traceback that is the user's; the whole of it when the mistake may be ours."""
+    shown = user_traceback(error.__traceback__)
+    if shown is not None or isinstance(error, OutputError | FunctionTimeoutError):
+        return shown
+    return error.__traceback__

@@ -136,6 +136,49 @@ async def test_trigger_without_output_answers_204_or_fails_with_a_value(app: Fun
         assert (await host.request("GET", "/api/f/value")).status_code == 500
 
 
+@pytest.mark.parametrize("body", [b"", b"{bad", b"\xff", b"[" * 100_000])
+async def test_body_that_is_no_json_is_the_callers_mistake_unless_caught(app: FunctionApp, body: bytes) -> None:
+    @app.route("strict")
+    def strict(req: HttpRequest) -> str:
+        return str(req.get_json())
+
+    @app.route("lenient")
+    def lenient(req: HttpRequest) -> str:
+        try:
+            return str(req.get_json())
+        except ValueError:
+            return "none"
+
+    async with running(app) as host:
+        refused = await host.request("POST", "/api/strict", body)
+        assert (refused.status_code, json.loads(refused.get_body())["Message"]) == (400, "Invalid JSON content")
+        assert (await host.request("POST", "/api/lenient", body)).get_body() == b"none"
+
+
+async def test_value_that_is_no_response_is_logged_without_frames_of_ours(
+    app: FunctionApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await _respond(app, {"a": 1})).status_code == 500
+
+    shown = logging.Formatter().format(caplog.records[-1])
+    assert "Function 'f' returned dict; an HTTP function returns str or HttpResponse." in shown
+    assert "Traceback" not in shown and "invoker.py" not in shown
+
+
+async def test_what_the_client_raised_is_logged_where_it_was_called(
+    app: FunctionApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.route("f")
+    @app.durable_client_input("client")
+    async def f(req: HttpRequest, client: DurableOrchestrationClient) -> str:
+        return await client.start_new("nope")
+
+    async with running(app) as host:
+        assert (await host.request("POST", "/api/f", b"")).status_code == 404
+    shown = logging.Formatter().format(caplog.records[-1])
+    assert 'await client.start_new("nope")' in shown and "functions/client.py" not in shown
+
+
 async def test_request_arrives_in_the_functions_shape(app: FunctionApp) -> None:
     @app.route("f/{id:int}/{more?}")
     def f(req: HttpRequest) -> str:

@@ -104,6 +104,10 @@ def test_all_problems_are_reported_with_file_and_line(load: Load) -> None:
         ),
         ("@app.retry('often', 3)\n@app.route()\ndef f(req): ...", "the strategy 'often' does not exist"),
         ("@app.retry('fixed_delay', 3)\n@app.route()\ndef f(req): ...", "Value cannot be null"),
+        ("@app.activity_trigger('x')\ndef f(x): yield x", "Only orchestrators yield"),
+        ("@app.route()\ndef f(req): yield 'x'", "Only orchestrators yield"),
+        ("@app.orchestration_trigger('context')\nasync def f(context): yield", "In an `async def` write `await`"),
+        ("@app.activity_trigger('x')\nasync def f(x): yield", "In an `async def` write `await`"),
     ],
 )
 def test_mistake_is_named(load: Load, code: str, problem: str) -> None:
@@ -200,6 +204,36 @@ def test_users_import_error_is_their_traceback_alone(load: Load) -> None:
     assert "RuntimeError: mine" in text
     assert "indexing.py" not in text
     assert "importlib" not in text
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    ["route", "activity_trigger", "orchestration_trigger", "durable_client_input", "generic_trigger", "function_name"],
+)
+def test_decorator_without_parentheses_is_refused_where_it_stands(load: Load, decorator: str) -> None:
+    with pytest.raises(UserImportError) as caught:
+        load(f"@app.{decorator}\ndef forgotten(req): ...")
+
+    lines = str(caught.value).splitlines()
+    assert lines[1].strip().startswith('File "') and lines[1].endswith('function_app.py", line 3, in <module>')
+    assert lines[-1].startswith("TypeError: ")
+    assert not any("decorators.py" in line or "inspect.py" in line for line in lines)
+
+
+def test_frames_of_the_user_below_ours_stay(load: Load) -> None:
+    with pytest.raises(UserImportError) as caught:
+        load(
+            """
+            class Level(str):
+                def upper(self):
+                    raise RuntimeError("deep inside")
+
+            FunctionApp(http_auth_level=Level("anonymous"))
+            """
+        )
+
+    text = str(caught.value)
+    assert text.count("function_app.py") == 2 and "in upper" in text
 
 
 def test_syntax_error_shows_the_line_and_no_frames_of_ours(load: Load) -> None:
