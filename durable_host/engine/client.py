@@ -20,6 +20,7 @@ from durable_host.errors import (
     StoreUnavailableError,
     WaitTimeoutError,
 )
+from durable_host.model.failure import storable
 from durable_host.model.history import (
     EventRaised,
     ExecutionResumed,
@@ -96,6 +97,8 @@ class TaskHubClient:
             InstanceExistsError: the id is in use by an instance whose status is not in `replaceable`.
         """
         now = self._environment.clock.now()
+        name = function_name(orchestrator)
+        _check_texts(name, version, *(text for pair in tags.items() for text in pair) if tags else ())
         generation = 0
         allowed: frozenset[RuntimeStatus] = frozenset()
         if instance_id is None:
@@ -116,7 +119,7 @@ class TaskHubClient:
                 timestamp=now,
                 instance_id=target,
                 execution_id=ExecutionId(self._environment.ids.new_id()),
-                name=function_name(orchestrator),
+                name=name,
                 version=version,
                 input=_text(input, input_json),
                 tags=dict(tags) if tags else None,
@@ -183,6 +186,7 @@ class TaskHubClient:
             InstanceNotFoundError: no such instance.
             InvalidStateError: it has ended.
         """
+        _check_texts(name)
         state = await self.require(instance_id)
         self._refuse_ended(state, "raise an event in")
         event = EventRaised(
@@ -192,6 +196,7 @@ class TaskHubClient:
 
     async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
         """Ask for the end of an instance; with `recursive`, of its open children as well. Errors as `raise_event`."""
+        _check_texts(reason)
         state = await self.require(instance_id)
         self._refuse_ended(state, "terminate")
         now = self._environment.clock.now()
@@ -199,12 +204,14 @@ class TaskHubClient:
 
     async def suspend(self, instance_id: str, reason: str | None = None) -> None:
         """Stop running the orchestrator's code until `resume`. Errors as `raise_event`."""
+        _check_texts(reason)
         state = await self.require(instance_id)
         self._refuse_ended(state, "suspend")
         await self._send(state.instance_id, ExecutionSuspended(timestamp=self._environment.clock.now(), reason=reason))
 
     async def resume(self, instance_id: str, reason: str | None = None) -> None:
         """Go on after `suspend`. Errors as `raise_event`."""
+        _check_texts(reason)
         state = await self.require(instance_id)
         self._refuse_ended(state, "resume")
         await self._send(state.instance_id, ExecutionResumed(timestamp=self._environment.clock.now(), reason=reason))
@@ -216,6 +223,7 @@ class TaskHubClient:
             InstanceNotFoundError: no such instance.
             InvalidStateError: its status is not Failed, or it is quarantined (release it instead).
         """
+        _check_texts(reason)
         state = await self.require(instance_id)
         if state.status is not RuntimeStatus.FAILED or state.quarantined is not None:
             raise InvalidStateError(
@@ -231,13 +239,15 @@ class TaskHubClient:
 
     async def release_quarantined(self, instance_ids: Collection[str]) -> int:
         """Let quarantined instances try again; says how many there were."""
-        ids = [InstanceId(each) for each in instance_ids]
+        ids = [InstanceId(each) for each in instance_ids if storable(each) == each]
         return await self._retry(lambda: self.store.release_quarantined(ids))
 
     # Asking.
 
     async def get(self, instance_id: str, *, with_payloads: bool = True) -> InstanceState | None:
         """The instance's state, or None."""
+        if storable(instance_id) != instance_id:
+            return None
         return await self._retry(lambda: self.store.get_instance(InstanceId(instance_id), with_payloads=with_payloads))
 
     async def require(self, instance_id: str, *, with_payloads: bool = True) -> InstanceState:
@@ -264,6 +274,8 @@ class TaskHubClient:
 
     async def history(self, instance_id: str) -> Sequence[HistoryEvent]:
         """Events of the present execution, oldest first; raises InstanceNotFoundError."""
+        if storable(instance_id) != instance_id:
+            raise InstanceNotFoundError(instance_id)
         events = await self._retry(lambda: self.store.get_history(InstanceId(instance_id)))
         if events is None:
             raise InstanceNotFoundError(instance_id)
@@ -351,6 +363,8 @@ class TaskHubClient:
         what: str,
         wait: Callable[[InstanceId, InstanceState | None, timedelta], Awaitable[InstanceState | None]],
     ) -> InstanceState:
+        if storable(instance_id) != instance_id:
+            raise InstanceNotFoundError(instance_id)
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout.total_seconds()
         state = await self.get(instance_id)
@@ -396,6 +410,12 @@ class TaskHubClient:
                 await asyncio.sleep(pause * (0.5 + self._environment.ids.uniform()))
                 pause *= 2
         raise AssertionError("unreachable")
+
+
+def _check_texts(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and storable(text) != text:
+            raise PayloadError(f"{text!r} cannot be stored: it holds a lone surrogate, which is no character")
 
 
 def _text(value: object, text: str | None) -> str | None:

@@ -40,7 +40,8 @@ def check_instance_id(instance_id: str) -> InstanceId:
 
     Raises:
         InvalidInstanceIdError: it is empty, longer than 256 characters, starts with `@`, or contains one of
-            `/ \\ # ?` or a control character (U+0000-U+001F, U+007F-U+009F). Source: http-api.md section 4.
+            `/ \\ # ?`, a control character (U+0000-U+001F, U+007F-U+009F) or a lone surrogate, which no store takes.
+            Source: http-api.md section 4.
     """
     if not 1 <= len(instance_id) <= 256:
         raise InvalidInstanceIdError(instance_id, f"it has {len(instance_id)} characters, 1 to 256 are allowed")
@@ -51,6 +52,8 @@ def check_instance_id(instance_id: str) -> InstanceId:
             raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
         if character < " " or "\x7f" <= character <= "\x9f":
             raise InvalidInstanceIdError(instance_id, f"it contains the control character U+{ord(character):04X}")
+        if "\ud800" <= character <= "\udfff":
+            raise InvalidInstanceIdError(instance_id, f"it contains the lone surrogate U+{ord(character):04X}")
     return InstanceId(instance_id)
 
 

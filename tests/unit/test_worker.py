@@ -738,3 +738,27 @@ async def test_a_start_that_comes_too_late_does_not_leave_the_instance_pending(m
         state = await client.require("same")
 
     assert (state.status, state.output) == (RuntimeStatus.COMPLETED, '"done"')
+
+
+async def test_texts_that_no_store_takes_are_refused_before_they_reach_one() -> None:
+    def wait(context: Context) -> Generator[Any, Any, None]:
+        yield context.wait_for_external_event("never")
+
+    async with running(lambda worker: worker.orchestrator(wait)) as worker:
+        client = worker.client
+        instance = await client.start(wait)
+        for refused in (
+            client.start("wait\udcff"),
+            client.start(wait, instance_id="\udcff"),
+            client.start(wait, tags={"owner": "\udcff"}),
+            client.start(wait, "\udcff"),
+            client.raise_event(instance, "event\udcff"),
+            client.terminate(instance, "\udcff"),
+            client.suspend(instance, "\udcff"),
+        ):
+            with pytest.raises(ValueError, match="surrogate"):
+                await refused
+        assert await client.get("\udcff") is None
+        with pytest.raises(InstanceNotFoundError):
+            await client.history("\udcff")
+        assert await client.release_quarantined(["\udcff"]) == 0
