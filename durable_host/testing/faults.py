@@ -282,6 +282,9 @@ class FaultyStore(TaskHubStore):
     ) -> InstanceState | None:
         return await self.inner.wait_for_change(instance_id, after=after, timeout=max(timeout, self.patience))
 
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        return await self.inner.wait_for_end(instance_id, timeout=max(timeout, self.patience))
+
     # Inside.
 
     async def _call(self, method: str, arguments: object, call: Callable[[], Awaitable[T]]) -> T:

@@ -15,6 +15,7 @@ from durable_host_providers.memory.hub import HubState
 from durable_host_providers.memory.store import MemoryTaskHubStore
 from tests.simulation.azure_account import PORT_POINTS, Account
 from tests.simulation.azure_shaped import AzureShapedStore
+from tests.simulation.sqlite_hub import SqliteHub
 
 __all__ = ["HUBS", "AzureShapedHub", "MemoryHub"]
 
@@ -82,4 +83,8 @@ class AzureShapedHub(SimulatedHub):
         return store.stages()
 
 
-HUBS: dict[str, type[MemoryHub] | type[AzureShapedHub]] = {"memory": MemoryHub, "azure": AzureShapedHub}
+HUBS: dict[str, type[MemoryHub] | type[SqliteHub] | type[AzureShapedHub]] = {
+    "memory": MemoryHub,
+    "sqlite": SqliteHub,
+    "azure": AzureShapedHub,
+}
