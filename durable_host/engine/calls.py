@@ -131,6 +131,29 @@ class Calls(Composites):
 
         return RetryingCall(execution, name, shape, _policy(retry), ask)
 
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[[A], Awaitable[R]], retry_options: RetryOptions, input_: A
+    ) -> Task[R]: ...
+    @overload
+    def call_activity_with_retry(self, name: Callable[[], Awaitable[R]], retry_options: RetryOptions) -> Task[R]: ...
+    @overload
+    def call_activity_with_retry(self, name: Callable[[A], R], retry_options: RetryOptions, input_: A) -> Task[R]: ...
+    @overload
+    def call_activity_with_retry(self, name: Callable[[], R], retry_options: RetryOptions) -> Task[R]: ...
+    @overload
+    def call_activity_with_retry(
+        self,
+        name: str | Callable[..., Any],
+        retry_options: RetryOptions,
+        input_: object = None,
+        *,
+        expected_type: type[T],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: str, retry_options: RetryOptions, input_: object = None, expected_type: Any = None
+    ) -> Task[Any]: ...
     def call_activity_with_retry(
         self,
         name: str | Callable[..., Any],
@@ -216,6 +239,25 @@ class Calls(Composites):
 
         return RetryingCall(execution, called, expected_type, _policy(retry), ask)
 
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[[Any], Generator[Any, Any, R]] | Callable[[Any], Coroutine[Any, Any, R]],
+        retry_options: RetryOptions,
+        input_: object = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: str,
+        retry_options: RetryOptions,
+        input_: object = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: Any = None,
+    ) -> Task[Any]: ...
     def call_sub_orchestrator_with_retry(
         self,
         name: str | Callable[..., Any],

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -291,6 +291,12 @@ class TaskHubClient:
         """The state once the instance has ended. Raises WaitTimeoutError, or InstanceNotFoundError after a purge."""
         return await self._wait(instance_id, lambda state: state.status.is_terminal, timeout, "end", self._end)
 
+    @overload
+    async def result(self, instance_id: str, *, timeout: timedelta | None = None) -> Any: ...
+    @overload
+    async def result(self, instance_id: str, type: type[T], *, timeout: timedelta | None = None) -> T: ...
+    @overload
+    async def result(self, instance_id: str, type: Any, *, timeout: timedelta | None = None) -> Any: ...
     async def result(self, instance_id: str, type: Any = Any, *, timeout: timedelta | None = None) -> Any:
         """Wait for the end and return the output, decoded as `type`.
 

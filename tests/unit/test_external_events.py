@@ -128,7 +128,7 @@ def test_the_timer_is_asked_for_even_when_the_event_is_here() -> None:
 
 def test_a_default_without_a_timeout_is_refused() -> None:
     def code(context: Context) -> Code:
-        yield context.wait_for_external_event("go", default=1)
+        yield context.wait_for_external_event("go", default=1)  # pyright: ignore[reportCallIssue]
 
     assert "needs a timeout" in Script(code).failure.message
 
