@@ -112,6 +112,7 @@ class Host:
         self._background = Background()
         self._stack = AsyncExitStack()
         self._listening = False
+        self._turning = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
     # Making it.
@@ -312,12 +313,23 @@ class Host:
     async def drain(self) -> None:
         """Stop all listeners, cancel nothing; HTTP goes on being served."""
         _, worker, runtime, _, _ = self._parts()
-        await runtime.drain()
-        await worker.drain()
+        async with self._turning:
+            await runtime.drain()
+            await worker.drain()
 
     async def resume(self) -> bool:
-        """A drained host is not resumed in place; start it again."""
-        return False
+        """Undo a drain, once what was held is done or its grace period over; False: the host is not drained.
+
+        Deviation: the host is not started anew, as in Azure (functions-host.md 9.7): it listens and fetches again, and
+        nobody's memory is lost.
+        """
+        _, worker, runtime, _, _ = self._parts()
+        async with self._turning:
+            if self.state != "Running" or not runtime.draining:
+                return False
+            worker.resume()
+            await runtime.resume()
+            return True
 
     def _unready(self) -> str | None:
         if self.state != "Running":

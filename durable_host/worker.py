@@ -38,8 +38,6 @@ __all__ = ["TaskHubWorker"]
 logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LOCK_WAIT = timedelta(seconds=30)
-
 
 class TaskHubWorker:
     """Runs the instances and activities of one task hub in this process.
@@ -94,6 +92,7 @@ class TaskHubWorker:
         self._started = asyncio.Event()
         self._pumps: list[Pump[Any]] = []
         self._pumping: list[asyncio.Task[None]] = []
+        self._group: asyncio.TaskGroup | None = None
         self._orchestration_dispatcher: OrchestrationDispatcher | None = None
         self._activity_dispatcher: ActivityDispatcher | None = None
         self._stop = asyncio.Event()
@@ -170,6 +169,15 @@ class TaskHubWorker:
             return False
         return True
 
+    def resume(self) -> None:
+        """Fetch work again after a drain. Nothing happens to a worker that fetches, or that has stopped."""
+        group, orchestrations, activities = self._group, self._orchestration_dispatcher, self._activity_dispatcher
+        if group is None or orchestrations is None or activities is None or self._pumping:
+            return
+        orchestrations.resume()
+        activities.resume()
+        self._pumping = [group.create_task(pump.run()) for pump in self._pumps]
+
     async def stop(self) -> None:
         """Drain, give back what is left, close. Idempotent."""
         if self._main is None:
@@ -183,6 +191,7 @@ class TaskHubWorker:
             await self._activity_dispatcher.cancel_all()
             await self._orchestration_dispatcher.stop()
             self._stop.set()
+        self._group = None
         try:
             await self._main
         finally:
@@ -300,11 +309,11 @@ class TaskHubWorker:
     ) -> None:
         batch = self.store.traits.lock_batch
 
-        async def lock_orchestrations(limit: int) -> Sequence[OrchestrationWorkItem]:
-            return await self.store.lock_orchestrations(min(limit, batch), wait=_LOCK_WAIT, cache=cache)
+        async def lock_orchestrations(limit: int, wait: timedelta) -> Sequence[OrchestrationWorkItem]:
+            return await self.store.lock_orchestrations(min(limit, batch), wait=wait, cache=cache)
 
-        async def lock_activities(limit: int) -> Sequence[ActivityWorkItem]:
-            return await self.store.lock_activities(min(limit, batch), wait=_LOCK_WAIT)
+        async def lock_activities(limit: int, wait: timedelta) -> Sequence[ActivityWorkItem]:
+            return await self.store.lock_activities(min(limit, batch), wait=wait)
 
         episodes_pump = Pump(
             lock_orchestrations,
@@ -323,7 +332,8 @@ class TaskHubWorker:
         )
         activities.on_room = activities_pump.freed
         self._pumps = [episodes_pump, activities_pump]
-        self._pumping = [group.create_task(episodes_pump.run()), group.create_task(activities_pump.run())]
+        self._pumping = [group.create_task(pump.run()) for pump in self._pumps]
+        self._group = group
 
     async def _renew(self, leases: Sequence[Lease]) -> Sequence[Lease | None]:
         return await self.store.renew(leases)

@@ -108,6 +108,10 @@ class ActivityDispatcher:
         self._draining = True
         await self._quiet.wait()
 
+    def resume(self) -> None:
+        """Take work again after a drain."""
+        self._draining = False
+
     async def cancel_all(self) -> None:
         """Cancel what runs and give it back: another worker runs it again."""
         self._draining = True

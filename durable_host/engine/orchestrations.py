@@ -153,6 +153,10 @@ class OrchestrationDispatcher:
             await self._quiet.wait()
             await self._release(self._parking.all())
 
+    def resume(self) -> None:
+        """Take work again after a drain."""
+        self._draining = False
+
     async def stop(self) -> None:
         """Cancel what still runs and give back everything that is held, finished or not."""
         self._draining = True

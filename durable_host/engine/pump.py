@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from durable_host.environment import IdSource
@@ -15,6 +16,7 @@ __all__ = ["Pump"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_WAIT = timedelta(seconds=30)
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 5.0
 
@@ -23,7 +25,7 @@ class Pump(Generic[T]):
     """Keeps one lock call waiting while there are free slots.
 
     Args:
-        lock: the store's lock call for at most so many items; waits by itself.
+        lock: the store's lock call for at most so many items, which waits for them so long.
         room: how many items may be taken now.
         deliver: takes an item; must not block.
         name: for logs.
@@ -31,7 +33,7 @@ class Pump(Generic[T]):
 
     def __init__(
         self,
-        lock: Callable[[int], Awaitable[Sequence[T]]],
+        lock: Callable[[int, timedelta], Awaitable[Sequence[T]]],
         *,
         room: Callable[[], int],
         deliver: Callable[[T], None],
@@ -62,7 +64,8 @@ class Pump(Generic[T]):
                     await self._freed.wait()
                 continue
             try:
-                items = await self._lock(room)
+                # After a failure without waiting: that all is well again shows at once, though there be nothing to do.
+                items = await self._lock(room, _WAIT if self.error is None else timedelta(0))
             except Exception as error:
                 # Whatever it is: a worker that gave up here would meet the same work again after its next start.
                 if self.error is None:

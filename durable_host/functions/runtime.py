@@ -193,6 +193,14 @@ class FunctionRuntime:
             "Call to StopAsync complete, registered listeners are now stopped", extra={"event": "listeners_stopped"}
         )
 
+    async def resume(self) -> None:
+        """Start the listeners again that `drain` stopped."""
+        for active in self._active.values():
+            if active.listener is not None and active.stack is None:
+                await self._start(active, active.listener)
+        self.draining = False
+        logger.info("DrainMode mode disabled", extra={"event": "drain_disabled"})
+
     # Inside.
 
     def _activate(self) -> None:

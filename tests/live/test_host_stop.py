@@ -29,6 +29,27 @@ def test_what_is_held_is_finished_before_the_end(tmp_path: Path) -> None:
         assert "slow begins" not in host.printed()  # its result was kept
 
 
+def test_a_drained_host_is_resumed(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+
+    def drained(state: str) -> bool:
+        return bool(host.request("GET", "/admin/host/drain/status").json()["state"] == state)
+
+    with HostProcess(app) as host:
+        assert host.request("POST", "/admin/host/resume").status == 409
+        assert host.request("POST", "/admin/host/drain").status == 202
+        wait_until(lambda: drained("Completed"), "it drains")
+        answer = host.request("POST", "/api/start/sleeper/a", 0)
+        time.sleep(0.3)
+        assert host.request("GET", answer.json()["statusQueryGetUri"]).json()["runtimeStatus"] == "Pending"
+
+        resumed = host.request("POST", "/admin/host/resume")
+        assert (resumed.status, resumed.json()) == (200, {"state": "Running"})
+        assert host.complete(answer.json()["statusQueryGetUri"])["output"] == "slept"
+        assert drained("Disabled")
+        assert host.request("POST", "/admin/host/resume").status == 409
+
+
 def test_what_does_not_end_in_time_goes_back_and_runs_again(tmp_path: Path) -> None:
     app = make_app(tmp_path / "app")
 
