@@ -84,16 +84,21 @@ def instance_lines(state: InstanceState) -> list[str]:
         ("output", state.output),
     ]
     width = max(len(name) for name, value in facts if value)
-    lines = [f"{name.ljust(width)}  {clean(value)}" for name, value in facts if value]
+    lines = [f"{name.ljust(width)}  {_indented(value, width + 2)}" for name, value in facts if value]
     if state.failure is not None:
         lines += ["", *_failure_lines(state.failure)]
     return lines
 
 
+def _indented(value: str, indent: int) -> str:
+    """A text of several lines, none of which can be taken for one of ours."""
+    return ("\n" + " " * indent).join(clean(line.rstrip()) for line in value.rstrip().splitlines())
+
+
 def _failure_lines(failure: Failure) -> list[str]:
     lines: list[str] = []
     for depth, each in enumerate(failure.chain()):
-        lines.append(("caused by " if depth else "failed with ") + clean(f"{each.type}: {each.message}"))
+        lines.append(("caused by " if depth else "failed with ") + _indented(f"{each.type}: {each.message}", 4))
         lines += [f"    {clean(line)}" for line in (each.stack or "").rstrip().splitlines()]
     return lines
 

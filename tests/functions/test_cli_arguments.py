@@ -10,6 +10,10 @@ import pytest
 from durable_host.cli import main
 from durable_host.cli.console import clean, shortened, since
 from durable_host.cli.parser import build_parser
+from durable_host.cli.views import instance_lines
+from durable_host.model.failure import Failure
+from durable_host.model.ids import ExecutionId, InstanceId
+from durable_host.model.instance import InstanceState
 from durable_host.model.status import RuntimeStatus
 
 
@@ -120,6 +124,32 @@ def test_errors_are_json_where_json_is_asked_for(capsys: pytest.CaptureFixture[s
     told = json.loads(capsys.readouterr().err)
     assert len(told["problems"]) == 2
     assert told["error"].startswith("host.json: '1.0' is an invalid value")
+
+
+def test_a_text_of_several_lines_stays_readable_and_imitates_nothing() -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    state = InstanceState(
+        instance_id=InstanceId("a"),
+        execution_id=ExecutionId("e"),
+        name="f",
+        status=RuntimeStatus.FAILED,
+        created_at=now,
+        updated_at=now,
+        output="bad\nstatus  Completed\x1b[31m",
+        failure=Failure(type="ValueError", message="one\ntwo", stack="Traceback:\n  line"),
+    )
+
+    lines = "\n".join(instance_lines(state)).splitlines()
+    assert lines[-7:] == [
+        "output     bad",
+        "           status  Completed�[31m",
+        "",
+        "failed with ValueError: one",
+        "    two",
+        "    Traceback:",
+        "      line",
+    ]
+    assert [line for line in lines if line.startswith("status")] == ["status     Failed"]
 
 
 def test_texts_for_people_are_short_and_harmless() -> None:

@@ -79,7 +79,9 @@ def test_an_instance_is_controlled_from_the_command_line(host: HostProcess, app:
 def test_failed_instances_are_rewound_and_restarted(host: HostProcess, app: Path) -> None:
     host.request("POST", "/api/start/broken/f1")
     wait_until(lambda: _status(app, "f1") == "Failed", "it fails")
-    assert "ValueError: on purpose" in command_line("instances", "show", "f1", app).stdout
+    shown = command_line("instances", "show", "f1", app).stdout
+    assert "ValueError: on purpose" in shown
+    assert "\ufffd" not in shown
 
     made = _ask("instances", "restart", "f1", app)["instanceId"]
     wait_until(lambda: _status(app, made) == "Failed", "the new one fails, too")
