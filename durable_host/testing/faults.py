@@ -159,8 +159,8 @@ class FaultyStore(TaskHubStore):
 
     Attributes:
         crashed: its process is gone; every call raises WorkerCrashedError.
-        patience: lock calls and waits for changes last at least so long when nothing happens. A simulation sets it, since
-            on virtual time nobody minds and calls that find nothing are all that an idle week consists of.
+        patience: lock calls and waits for changes last at least so long when nothing happens. A simulation sets it:
+            on virtual time nobody minds, and calls that find nothing are all that an idle week consists of.
         stalled_until: in the loop's time; calls go out and come back only then, as if the process had been frozen or
             its network cut. Leases run out meanwhile.
     """

@@ -62,9 +62,9 @@ class Tape:
     def _commits(self, checkpoints: Any, outcomes: Any) -> None:
         for checkpoint, outcome in zip(checkpoints, outcomes, strict=True):
             state = checkpoint.state
-            if outcome is CommitOutcome.COMMITTED and state is not None and state.version is not None:
-                if checkpoint.events or checkpoint.amended:
-                    self.commits.append(Commit(state.instance_id, checkpoint.base, state.version))
+            changed = checkpoint.events or checkpoint.amended
+            if outcome is CommitOutcome.COMMITTED and changed and state is not None and state.version is not None:
+                self.commits.append(Commit(state.instance_id, checkpoint.base, state.version))
 
 
 def _items(arguments: Any, result: Sequence[OrchestrationWorkItem]) -> str:
