@@ -137,13 +137,14 @@ class TaskHubWorker:
         await self.stop()
 
     async def start(self) -> None:
-        """Open the store and begin to fetch work.
+        """Open the store and begin to fetch work. A worker runs once.
 
         Raises:
             StoreError: the store cannot be opened; nothing runs.
+            RuntimeError: it runs, or has run; make another worker, with the same `registry` if you like.
         """
-        if self._main is not None:
-            raise RuntimeError("the worker has been started already")
+        if self._main is not None or self._started.is_set():
+            raise RuntimeError("a worker can be started only once; make another one, `registry` may be the same")
         if self._manage_store:
             await self.store.create()
             await self.store.__aenter__()

@@ -762,3 +762,23 @@ async def test_texts_that_no_store_takes_are_refused_before_they_reach_one() -> 
         with pytest.raises(InstanceNotFoundError):
             await client.history("\udcff")
         assert await client.release_quarantined(["\udcff"]) == 0
+
+
+async def test_a_worker_runs_once_and_its_registry_serves_the_next_one() -> None:
+    def done(context: Context) -> str:
+        return "done"
+
+    environment = simulated_environment()
+    hub = MemoryHub(environment)
+    worker = TaskHubWorker(hub.open(), environment=environment, lease_thread=False)
+    worker.orchestrator(done)
+    async with worker:
+        with pytest.raises(RuntimeError, match="only once"):
+            await worker.start()
+    with pytest.raises(RuntimeError, match="only once"):
+        await worker.start()
+
+    async with TaskHubWorker(
+        hub.open(), environment=environment, registry=worker.registry, lease_thread=False
+    ) as successor:
+        assert await successor.client.result(await successor.client.start(done), timeout=HOUR) == "done"
