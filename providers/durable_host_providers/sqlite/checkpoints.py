@@ -189,11 +189,9 @@ class _Batch:
             (self._kept if checkpoint.hold else self._released).append(ref)
             if not checkpoint.hold and checkpoint.base is None:
                 self._empty.append(ref)
-        own = [message for message in checkpoint.messages if message.target == checkpoint.lease.key]
-        if own:
-            tx.put(ref, own)
-        if len(own) < len(checkpoint.messages):
-            tx.send(message for message in checkpoint.messages if message.target != checkpoint.lease.key)
+        tx.committing[checkpoint.lease.key] = ref
+        if checkpoint.messages:
+            tx.send(checkpoint.messages)
         if checkpoint.hold:
             if grant is None:
                 grant = Grant(ref, checkpoint.lease.key, token.lease, checkpoint.base)
@@ -312,6 +310,7 @@ class _Batch:
         if self._activities:
             self._locking.add_activities(tx, self._activities)
         tx.deliver()
+        tx.committing = {}
         if self._large:
             _ADD_PAYLOADS.do(execute, self._large)
         if self._tagged:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from durable_host.errors import DurableHostError, StoreMismatchError, StoreUnavailableError
+from durable_host.errors import StoreMismatchError, StoreUnavailableError
 
 from .settings import Settings
 
-__all__ = ["FileIdentity", "connect", "is_lasting", "translate"]
+__all__ = ["FileIdentity", "Health", "connect", "is_lasting", "translate"]
 
 OLDEST_SQLITE = (3, 35, 0)
 """RETURNING, and UPDATE … FROM."""
@@ -64,7 +65,7 @@ def _open(database: str, settings: Settings) -> sqlite3.Connection:
     )
 
 
-def translate(error: sqlite3.Error, settings: Settings) -> DurableHostError:
+def translate(error: sqlite3.Error, settings: Settings) -> StoreUnavailableError:
     """What an error of the database means, and what to do about it."""
     where = settings.location
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
@@ -111,6 +112,62 @@ def is_lasting(error: sqlite3.Error) -> bool:
     }
 
 
+class Health:
+    """What writer and reader know together of the file they have open.
+
+    A hub that was found damaged is not written any more: what was stored next might make it worse, and might never be
+    read again. Once in a while somebody looks whether it has been repaired.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.identity: FileIdentity | None = None
+        self.damage: StoreUnavailableError | None = None
+
+    def check(self) -> None:
+        """Raise StoreUnavailableError if the file was deleted, replaced or damaged."""
+        if self.damage is not None:
+            raise StoreUnavailableError(str(self.damage))
+        if self.identity is not None and (problem := self.identity.problem()) is not None:
+            raise StoreUnavailableError(problem)
+
+    def failed(self, error: sqlite3.Error) -> StoreUnavailableError:
+        """Take note of an error; returns what it means."""
+        found = translate(error, self._settings)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            self.damage = found
+        return found
+
+    def recheck(self) -> None:
+        """See whether a damaged file is whole again; slow with large files."""
+        if self.damage is None:
+            return
+        try:
+            connection = connect(self._settings, writer=False)
+            try:
+                whole = connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+            finally:
+                self.close(connection)
+        except sqlite3.Error:
+            return
+        if whole:
+            self.damage = None
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close a connection, if that harms nobody."""
+        if self.identity is not None and self.identity.problem() is not None:
+            # Closing would remove the -wal file that stands under our name now, and it may be another process's.
+            _replaced.append(connection)
+            return
+        if self.identity is not None:
+            self.identity.forget_log()  # goes with the last connection
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+
+_replaced: list[sqlite3.Connection] = []
+
+
 class FileIdentity:
     """Tells whether the path still leads to the files that were opened.
 
@@ -134,12 +191,16 @@ class FileIdentity:
             )
         if now != database:
             return f"The hub file {self._path} was replaced while in use. Restart the host if that was intended."
-        if self._entry(self._wal) != wal:
+        if wal is not None and self._entry(self._wal) != wal:
             return (
                 f"The file {self._wal} was deleted or replaced while in use; it belongs to the hub file and holds its "
                 "latest changes. Leave it alone."
             )
         return None
+
+    def forget_log(self) -> None:
+        """The -wal file may go now."""
+        self._opened = (self._opened[0], None)
 
     @staticmethod
     def _entry(path: str) -> tuple[int, int] | None:

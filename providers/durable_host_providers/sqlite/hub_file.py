@@ -18,7 +18,7 @@ from durable_host.errors import StoreError, StoreMismatchError, StoreUnavailable
 from durable_host_providers._sql.migrate import load_migrations, pending
 from durable_host_providers._sql.rows import to_micros
 
-from .connection import FileIdentity, connect, is_lasting, translate
+from .connection import FileIdentity, Health, connect, is_lasting, translate
 from .owners import OwnerFile, is_alive, remove_orphans
 from .settings import Settings
 from .transaction import AT_ONCE, LEASE_BITS, SQL
@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x44555248
 """`DURH`."""
+
+_RECHECK_EVERY = 5.0
+"""Seconds between two looks at a damaged file."""
 
 _MIGRATIONS = load_migrations("durable_host_providers.sqlite.migrations")
 _GITIGNORE = "# What durable-host stores here belongs to this machine.\n*\n"
@@ -183,7 +186,8 @@ class HubFile:
         self._settings = settings
         self._environment = environment
         self._connection: sqlite3.Connection | None = None
-        self._identity: FileIdentity | None = None
+        self._rechecked = 0.0
+        self.health = Health(settings)
         self._hub_identity: str | None = None
         self._durable = True
         self._owner_file: OwnerFile | None = None
@@ -197,17 +201,20 @@ class HubFile:
         Raises:
             StoreUnavailableError, StoreMismatchError: what is wrong, and what to do.
         """
+        if self.health.damage is not None:
+            self._recheck()
+        self.health.check()
         if self._connection is None:
             self._open()
-        else:
-            self.check_identity()
         assert self._connection is not None
         return self._connection
 
-    def check_identity(self) -> None:
-        """Raise StoreUnavailableError if the file was deleted or replaced."""
-        if self._identity is not None and (problem := self._identity.problem()) is not None:
-            raise StoreUnavailableError(problem)
+    def _recheck(self) -> None:
+        elapsed = self._environment.clock.monotonic()
+        if elapsed - self._rechecked >= _RECHECK_EVERY:
+            self._rechecked = elapsed
+            self._drop_connection()
+            self.health.recheck()
 
     def _open(self) -> None:
         settings = self._settings
@@ -224,11 +231,11 @@ class HubFile:
                     "that was intended."
                 )
             self._hub_identity = identity
-            self._identity = None if settings.path is None else FileIdentity(settings.path)
+            self.health.identity = None if settings.path is None else FileIdentity(settings.path)
             self._data_version = connection.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error as error:
             connection.close()
-            raise translate(error, settings) from error
+            raise self.health.failed(error) from error
         except BaseException:
             connection.close()
             raise
@@ -237,22 +244,14 @@ class HubFile:
 
     def failed(self, error: sqlite3.Error) -> StoreError:
         """Take note of an error: what it means, and whether the connection is opened anew next time."""
-        if is_lasting(error) and self._settings.path is not None and self._connection is not None:
+        if is_lasting(error) and self._settings.path is not None:
             self._drop_connection()
-        found = translate(error, self._settings)
-        assert isinstance(found, StoreError)
-        return found
+        return self.health.failed(error)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._identity is not None and self._identity.problem() is not None:
-            # Closing would remove the -wal file that stands under our name now, and it may be another process's.
-            _replaced.append(connection)
-            return
-        with contextlib.suppress(sqlite3.Error):
-            connection.close()
+        if connection is not None:
+            self.health.close(connection)
 
     def set_durable(self, durable: bool) -> None:
         """Sync the next transaction to disk, or leave that to a later one: leases need not outlive the machine."""
@@ -358,7 +357,7 @@ class HubFile:
         """Give all leases back and close."""
         if self._connection is not None and self.owner and self._settings.path is not None:
             try:
-                self.check_identity()
+                self.health.check()
                 self.set_durable(False)
                 with _transaction(self._connection):
                     disown(self._connection, self.owner)
@@ -370,11 +369,8 @@ class HubFile:
             self._owner_file = None
         self.owner = 0
         self._drop_connection()
-        self._identity = None
+        self.health.identity = self.health.damage = None
         self._hub_identity = None
-
-
-_replaced: list[sqlite3.Connection] = []
 
 
 def disown(connection: sqlite3.Connection, owner: int) -> None:

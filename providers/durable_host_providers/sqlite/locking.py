@@ -349,7 +349,7 @@ class Locking:
         return current
 
 
-_Row = tuple[int, int, str, str, str | None, int | None, int, int]
+_Row = tuple[int, int, str, str, str | None, int | None, int, int, int]
 
 
 def _inboxes(tx: Transaction, refs: Sequence[int]) -> dict[int, list[_Row]]:
@@ -365,14 +365,14 @@ def _inboxes(tx: Transaction, refs: Sequence[int]) -> dict[int, list[_Row]]:
 
 
 def _age(row: _Row) -> tuple[int, int]:
-    # A message is as old as the moment since which it is visible.
-    return max(row[7], row[5] or 0), row[1]
+    # A message is as old as the moment since which it is visible; `due` of one that was visible at once is a number.
+    return max(row[7], row[8]), row[1]
 
 
 def _messages(tx: Transaction, grant: Grant, inbox: Sequence[_Row], counted: list[int]) -> list[Message]:
     """The messages of an inbox; notes which deliveries are to be counted. What is handed over is not."""
     messages: list[Message] = []
-    for _, seq, message_id, text, execution_id, visible_at, deliveries, _ in inbox:
+    for _, seq, message_id, text, execution_id, visible_at, deliveries, *_ in inbox:
         handed_over = seq >= tx.first_message
         if not handed_over:
             counted.append(seq)

@@ -1,3 +1,7 @@
+-- name: touched
+-- What the last check of readiness wrote.
+SELECT value FROM hub WHERE name = 'probe'
+
 -- name: get_instances
 -- Projections by id.
 SELECT instance_id, state, large, quarantined, input, output, custom_status, failure, ref

@@ -5,7 +5,6 @@ Requests for single instances that come in while the thread is busy are answered
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from durable_host.model.instance import InstancePage, InstanceQuery, InstanceSta
 from durable_host_providers._sql.filters import encode_cursor, where
 from durable_host_providers._sql.rows import PAYLOADS, state_of
 
-from .connection import FileIdentity, connect, is_lasting, translate
+from .connection import Health, connect, is_lasting
 from .settings import Settings
 from .transaction import SQL, values
 from .waiting import Outbox, Promise
@@ -39,12 +38,12 @@ _HISTORIES = values("histories")
 class Reader:
     """Answers questions on its own thread; in memory, on the writer's connection and thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, health: Health) -> None:
         self._settings = settings
+        self._health = health
         self._thread: SerialThread | None = None
         self._shared: Callable[[], sqlite3.Connection] | None = None
         self._connection: sqlite3.Connection | None = None
-        self._identity: FileIdentity | None = None
         self._mutex = threading.Lock()
         self._gets: list[tuple[str, bool, Promise[InstanceState | None]]] = []
 
@@ -143,30 +142,22 @@ class Reader:
         outbox.deliver()
 
     def _ask(self, question: Callable[[Execute], T]) -> T:
+        if self._shared is not None:
+            return question(self._shared().execute)
+        self._health.check()
         try:
-            if self._shared is not None:
-                return question(self._shared().execute)
             if self._connection is None:
                 self._connection = connect(self._settings, writer=False)
-                self._identity = None
-            connection = self._connection
-            if self._identity is None and self._settings.path is not None:
-                answer = question(connection.execute)
-                self._identity = FileIdentity(self._settings.path)
-                return answer
-            if self._identity is not None and (problem := self._identity.problem()) is not None:
-                raise StoreUnavailableError(problem)
-            return question(connection.execute)
+            return question(self._connection.execute)
         except sqlite3.Error as error:
-            if is_lasting(error) and self._shared is None:
+            if is_lasting(error):
                 self._close()
-            raise translate(error, self._settings) from error
+            raise self._health.failed(error) from error
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+            self._health.close(connection)
 
 
 _Found = tuple[str, dict[str, str | None], str | None]

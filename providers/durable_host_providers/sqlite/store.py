@@ -31,7 +31,7 @@ from durable_host.storage.contract import (
 )
 
 from .checkpoints import check
-from .hub_file import create_hub, delete_hub
+from .hub_file import HubFile, create_hub, delete_hub
 from .instances import Start, purge, quarantine, release_quarantined
 from .reader import Reader, history_of, page_of
 from .settings import Settings
@@ -61,10 +61,12 @@ class SqliteTaskHubStore(TaskHubStore):
         self._settings = settings
         self._environment = environment
         self._watchers = Watchers()
-        self.reader = Reader(settings)
+        file = HubFile(settings, environment)
+        self.reader = Reader(settings, file.health)
         self.writer = Writer(
             settings,
             environment,
+            file,
             self._watchers,
             load=self.reader.load,
             reading=self.reader.submit,
@@ -126,9 +128,12 @@ class SqliteTaskHubStore(TaskHubStore):
         now = str(self._environment.clock.now().timestamp())
 
         def touch(tx: Transaction) -> None:
+            # Some pages more for a moment: a file that cannot grow is not ready, even if it takes small changes.
+            tx.execute(SQL["touch"], (_SEVERAL_PAGES,))
             tx.execute(SQL["touch"], (now,))
 
         await self.writer.call(touch, durable=False)
+        await self.reader.call(lambda execute: execute(SQL["touched"]).fetchone())
 
     # Worker.
 
@@ -284,6 +289,7 @@ class MemorySqliteTaskHubStore(SqliteTaskHubStore):
 
 
 _NO_TIME = timedelta(0)
+_SEVERAL_PAGES = " " * 20_000
 
 
 def _expire(waiter: Waiter[Sequence[T]]) -> None:

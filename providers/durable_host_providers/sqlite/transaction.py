@@ -66,6 +66,7 @@ class Transaction:
         woken: it may have made instances eligible. `tasks_added`: the same for activities.
         first_message: number of the first message that it adds; those from there on were never fetched.
         touched: instances whose grant no longer tells the truth if this fails.
+        committing: rows of instances whose checkpoint is in this transaction: it wakes them itself, after `deliver`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Transaction:
         self.woken = False
         self.tasks_added = False
         self.touched: list[int] = []
+        self.committing: dict[str, int] = {}
         self._outgoing: list[Message] = []
         self._message_rows: list[Sequence[object]] = []
         self._marks: tuple[int, int, int, int] | None = None
@@ -142,17 +144,11 @@ class Transaction:
             by_target: dict[str, list[Message]] = {}
             for message in outgoing:
                 by_target.setdefault(message.target, []).append(message)
-            found: dict[str, Sequence[Any]] = {}
-            for cursor in _FIND_TARGETS.run(self.execute, list(by_target)):
-                for row in cursor:
-                    found[row[0]] = row[1:]
-            missing = [target for target in by_target if target not in found]
-            if missing:
-                first = self.new_instances(len(missing))
-                _ADD_PLACES.do(self.execute, list(enumerate(missing, first)))
-                for ref, target in enumerate(missing, first):
-                    found[target] = (ref, None, None, 0)
+            found = self._find_targets([target for target in by_target if target not in self.committing])
             for target, messages in by_target.items():
+                if target in self.committing:
+                    self.put(self.committing[target], messages)
+                    continue
                 ref, lease, wake_at, quarantined = found[target]
                 first = len(self._message_rows)
                 due = self.put(ref, messages)
@@ -173,6 +169,20 @@ class Transaction:
         if wakes:
             _WAKE.do(self.execute, [(ref, due) for ref, due, _ in wakes])
             self.woken = True
+
+    def _find_targets(self, targets: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Row, lease, wake-up time and quarantine of instances; those that do not exist get a place."""
+        found: dict[str, Sequence[Any]] = {}
+        for cursor in _FIND_TARGETS.run(self.execute, targets):
+            for row in cursor:
+                found[row[0]] = row[1:]
+        missing = [target for target in targets if target not in found]
+        if missing:
+            first = self.new_instances(len(missing))
+            _ADD_PLACES.do(self.execute, list(enumerate(missing, first)))
+            for ref, target in enumerate(missing, first):
+                found[target] = (ref, None, None, 0)
+        return found
 
     def _really_new(
         self, wakes: Sequence[tuple[int, int, int]], rows_: Sequence[Sequence[Any]]

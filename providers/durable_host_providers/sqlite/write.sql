@@ -176,7 +176,7 @@ UPDATE messages SET deliveries = deliveries + 1 WHERE seq IN (? ...)
 
 -- name: read_inbox
 -- What is visible in some inboxes.
-SELECT ref, seq, id, event, execution_id, visible_at, deliveries, arrived_at
+SELECT ref, seq, id, event, execution_id, visible_at, deliveries, arrived_at, due
 FROM messages WHERE due <= ?1 AND ref IN (? ...)
 
 -- name: earliest_messages

@@ -78,6 +78,7 @@ class Writer:
         self,
         settings: Settings,
         environment: Environment,
+        file: HubFile,
         watchers: Watchers,
         *,
         load: Callable[[Sequence[int]], Mapping[int, Sequence[HistoryEvent] | None]],
@@ -88,7 +89,7 @@ class Writer:
         self._settings = settings
         self._clock = environment.clock
         self._lease = settings.lease // timedelta(microseconds=1)
-        self.file = HubFile(settings, environment)
+        self.file = file
         self._grants = Grants()
         self._locking = Locking(self._grants, settings.lease)
         self._watchers = watchers
@@ -283,7 +284,7 @@ class Writer:
             results = self._apply(tx, jobs)
             self._locking.give_out(tx)
             connection.execute("COMMIT")
-            self.file.check_identity()
+            self.file.health.check()
         except BaseException as error:
             raise self._undo(connection, tx, error, outbox) from error
         self._after(tx, outbox)
