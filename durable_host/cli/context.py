@@ -67,12 +67,19 @@ def load_context(arguments: argparse.Namespace, *, environ: MutableMapping[str, 
     skipped = export(local, variables)
     settings = Settings(variables)
 
-    host_json = load_host_json(
-        path,
-        variables,
-        setting=settings.get,
-        check=lambda read: _storage_problems(AppContext(folder, settings, local, read), arguments),
-    )
+    try:
+        host_json = load_host_json(
+            path,
+            variables,
+            setting=settings.get,
+            check=lambda read: _storage_problems(AppContext(folder, settings, local, read), arguments),
+        )
+    except ConfigurationError as error:
+        # What would have been said later, and may well be the cause.
+        hints = list(local.warnings)
+        if path is not None and path.parent != folder:
+            hints.append(f"The app folder has no host.json of its own; {path} holds.")
+        raise ConfigurationError([*error.problems, *hints]) from None
     return AppContext(folder, settings, local, host_json, (*local.warnings, *skipped))
 
 

@@ -21,6 +21,18 @@ __all__ = ["OVERRIDE_PREFIX", "Node", "Report", "overlay"]
 OVERRIDE_PREFIX = "AzureFunctionsJobHost"
 
 
+_SPELLINGS = {
+    "object": "an object: {…}",
+    "System.Boolean": "true or false",
+    "System.Double": "a number",
+    "System.Int32": "a whole number",
+    "System.String": "a text",
+    "System.String[]": "a list of texts",
+    "System.TimeSpan": "hours, minutes and seconds, such as '00:05:00'",
+}
+"""What to write instead of a value that is not of a type; the types are called as the Azure host calls them."""
+
+
 class Report:
     """Problems and warnings found while reading, in order; the same sentence is kept once."""
 
@@ -191,7 +203,10 @@ class Node:
         path = self.at(key)
         colons = path.replace(".", ":")
         self.report.problem(
-            path, value, f"Failed to convert configuration value at '{OVERRIDE_PREFIX}:{colons}' to type '{kind}'."
+            path,
+            value,
+            f"Failed to convert configuration value at '{OVERRIDE_PREFIX}:{colons}' to type '{kind}'. "
+            f"Write {_SPELLINGS[kind]}.",
         )
 
 

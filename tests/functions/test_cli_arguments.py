@@ -116,6 +116,21 @@ def test_a_missing_folder_is_said_in_one_line(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "The app folder 'nowhere' does not exist or is no folder.\n"
 
 
+def test_a_bad_host_json_is_told_with_what_may_be_the_cause(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / ".git").mkdir()
+    durable = {"hubName": "%HUB_OF_LOCAL_SETTINGS%"}
+    (tmp_path / "host.json").write_text(json.dumps({"version": "2.0", "extensions": {"durableTask": durable}}))
+    (tmp_path / "app" / "local.settings.json").write_text('{"Values": {"HUB_OF_LOCAL_SETTINGS": "Mine"')
+
+    assert main(["hub", "info", "app"]) == 1
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("host.json: extensions.durableTask.hubName is '%HUB_OF_LOCAL_SETTINGS%'")
+    assert "app/local.settings.json'. Ensure it is a valid JSON file." in told[1]
+    assert told[2] == f"The app folder has no host.json of its own; {tmp_path / 'host.json'} holds."
+
+
 def test_errors_are_json_where_json_is_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "host.json").write_text('{"version": "1.0", "functionTimeout": "x"}')
 

@@ -104,7 +104,7 @@ def test_all_problems_come_together_with_path_and_value() -> None:
     assert "functionTimeout is '00:00:00': FunctionTimeout must be greater than 00:00:01" in text
     assert (
         "host.json: extensions.http.maxOutstandingRequests is 'many': Failed to convert configuration value at "
-        "'AzureFunctionsJobHost:extensions:http:maxOutstandingRequests' to type 'System.Int32'." in problems
+        "'AzureFunctionsJobHost:extensions:http:maxOutstandingRequests' to type 'System.Int32'. Write a whole number." in problems
     )
     assert (
         "host.json: extensions.durableTask.hubName is 'no-dashes': Task hub name 'no-dashes' should contain only "
