@@ -7,7 +7,6 @@ removed meanwhile. The clause speaks of a table `instances` and a table `tags`, 
 from __future__ import annotations
 
 import base64
-import binascii
 
 from durable_host.model.instance import InstanceQuery
 from durable_host.model.status import TERMINAL
@@ -34,7 +33,7 @@ def decode_cursor(cursor: str) -> str:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         if data[:1] == b"1":
             return data[1:].decode("utf-8")
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # base64's own and those of the text are of this kind
         pass
     raise ValueError(f"The cursor {cursor!r} is not one that this store has given; begin with the first page.")
 

@@ -43,7 +43,7 @@ APPLICATION_ID = 0x44555248
 _RECHECK_EVERY = 5.0
 """Seconds between two looks at a damaged file."""
 
-_MIGRATIONS = load_migrations("durable_host_providers.sqlite.migrations")
+MIGRATIONS = load_migrations("durable_host_providers.sqlite.migrations")
 _GITIGNORE = "# What durable-host stores here belongs to this machine.\n*\n"
 
 
@@ -63,13 +63,13 @@ def create_hub(settings: Settings, environment: Environment) -> None:
 def prepare(connection: sqlite3.Connection, settings: Settings, environment: Environment) -> None:
     """Recognise what the connection leads to, and migrate it."""
     version = recognise(connection, settings)
-    if pending(_MIGRATIONS, version, f"The hub file {settings.location}"):
+    if pending(MIGRATIONS, version, f"The hub file {settings.location}"):
         if settings.path is not None:
             connection.execute("PRAGMA journal_mode = wal")
         connection.execute("BEGIN EXCLUSIVE")
         try:
             # Another process may have been faster.
-            for migration in pending(_MIGRATIONS, recognise(connection, settings), settings.location):
+            for migration in pending(MIGRATIONS, recognise(connection, settings), settings.location):
                 for statement in migration.statements:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -120,7 +120,7 @@ def verify(connection: sqlite3.Connection, settings: Settings) -> None:
     version = recognise(connection, settings)
     if version == 0:
         raise StoreMismatchError(f"{settings.location} holds no task hub yet; call create() first.")
-    if pending(_MIGRATIONS, version, f"The hub file {settings.location}"):
+    if pending(MIGRATIONS, version, f"The hub file {settings.location}"):
         raise StoreMismatchError(
             f"{settings.location} has tables of version {version}, written by an older durable-host; call create() to "
             "bring them up to date."
@@ -352,6 +352,16 @@ class HubFile:
     def is_registered(self) -> bool:
         """Whether others still see that this owner lives."""
         return self._owner_file is None or self._owner_file.stands()
+
+    def forsake(self) -> int:
+        """Let go of the proof of life without giving anything back, as the end of a process does; for simulations.
+
+        Returns the owner that is gone.
+        """
+        file, self._owner_file = self._owner_file, None
+        if file is not None:
+            file.close()
+        return self.owner
 
     def close(self) -> None:
         """Give all leases back and close."""
