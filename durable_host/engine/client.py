@@ -51,6 +51,8 @@ ANY_STATE: frozenset[RuntimeStatus] = frozenset(RuntimeStatus)
 
 _PURGE_PAGE = 500
 _ATTEMPTS = 5
+_EARLY = 0.001
+"""Seconds before the end of a wait that cannot be an inaccuracy of the loop's timers."""
 
 
 class TaskHubClient:
@@ -289,7 +291,9 @@ class TaskHubClient:
 
     async def wait_for_completion(self, instance_id: str, *, timeout: timedelta | None = None) -> InstanceState:
         """The state once the instance has ended. Raises WaitTimeoutError, or InstanceNotFoundError after a purge."""
-        return await self._wait(instance_id, lambda state: state.status.is_terminal, timeout, "end", self._end)
+        return await self._wait(
+            instance_id, lambda state: state.status.is_terminal, timeout, "end", self._end, looks=True
+        )
 
     @overload
     async def result(self, instance_id: str, *, timeout: timedelta | None = None) -> Any: ...
@@ -368,12 +372,17 @@ class TaskHubClient:
         timeout: timedelta | None,
         what: str,
         wait: Callable[[InstanceId, InstanceState | None, timedelta], Awaitable[InstanceState | None]],
+        *,
+        looks: bool = False,
     ) -> InstanceState:
+        # `looks`: the wait looks for itself before it waits, and returns None early only when the instance is gone.
         if storable(instance_id) != instance_id:
             raise InstanceNotFoundError(instance_id)
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout.total_seconds()
-        state = await self.get(instance_id)
+        state = None
+        if not looks or (timeout is not None and timeout <= timedelta(0)):
+            state = await self.get(instance_id)
         seen = state is not None
         while state is None or not done(state):
             if state is None and seen:
@@ -384,8 +393,9 @@ class TaskHubClient:
                     f"Instance {instance_id!r} did not {what} within {timeout}; "
                     + ("it does not exist." if state is None else f"its status is {state.status.value}.")
                 )
+            until = loop.time() + left
             state = await self._retry(functools.partial(wait, InstanceId(instance_id), state, timedelta(seconds=left)))
-            seen = seen or state is not None
+            seen = seen or state is not None or (looks and loop.time() < until - _EARLY)
         return state
 
     async def _next(self, instance_id: InstanceId, seen: InstanceState | None, left: timedelta) -> InstanceState | None:

@@ -527,6 +527,45 @@ async def test_instance_of_an_unknown_orchestrator_is_handed_back_and_runs_where
             assert await worker.client.result(instance, timeout=HOUR) == "here"
 
 
+@pytest.mark.parametrize("ran", [False, True])
+async def test_instance_of_an_unknown_orchestrator_can_be_terminated(ran: bool) -> None:
+    async def waits(context: Context) -> Any:
+        context.set_custom_status("waits")
+        return await context.wait_for_external_event("never")
+
+    async def parent(context: Context) -> Any:
+        return await context.call_sub_orchestrator("waits", None, "child")
+
+    hub = MemoryHub(simulated_environment())
+
+    def all_of_it(worker: TaskHubWorker) -> None:
+        worker.orchestrator(waits)
+        worker.orchestrator(parent)
+
+    if ran:
+        async with running(all_of_it, hub=hub) as worker:
+            await worker.client.start("parent", instance_id="top")
+            await worker.client.wait_for_start("child", timeout=HOUR)
+    async with running(lambda worker: None, hub=hub) as stranger:
+        client = stranger.client
+        if not ran:
+            await client.start("parent", instance_id="top")
+            await asyncio.sleep(60)
+        await client.terminate("top", "enough", recursive=True)
+        for name in ("top", "child") if ran else ("top",):
+            state = await finished(client, name)
+            assert (state.status, state.output) == (RuntimeStatus.TERMINATED, "enough")
+        if ran:
+            assert state.custom_status == '"waits"'
+        assert types(await client.history("top"))[-3:] == [
+            "ExecutionTerminated",
+            "ExecutionCompleted",
+            "OrchestratorCompleted",
+        ]
+    async with running(all_of_it, hub=hub) as worker:
+        assert (await worker.client.require("top")).status is RuntimeStatus.TERMINATED
+
+
 async def test_episode_that_keeps_failing_in_our_code_is_quarantined_and_can_be_released(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -782,3 +821,21 @@ async def test_a_worker_runs_once_and_its_registry_serves_the_next_one() -> None
         hub.open(), environment=environment, registry=worker.registry, lease_thread=False
     ) as successor:
         assert await successor.client.result(await successor.client.start(done), timeout=HOUR) == "done"
+
+
+async def test_who_waits_for_an_instance_that_is_purged_hears_that_it_is_gone() -> None:
+    async def waits(context: Context) -> Any:
+        return await context.wait_for_external_event("never")
+
+    async with running(lambda worker: worker.orchestrator(waits)) as worker:
+        client = worker.client
+        instance = await client.start(waits)
+        waiting = asyncio.ensure_future(client.wait_for_completion(instance))
+        await asyncio.sleep(5)
+        await client.purge(instance, force=True)
+        with pytest.raises(InstanceNotFoundError):
+            await waiting
+        with pytest.raises(WaitTimeoutError, match="does not exist"):
+            await client.wait_for_completion("nobody", timeout=HOUR)
+        with pytest.raises(WaitTimeoutError):
+            await client.wait_for_completion("nobody", timeout=timedelta(0))
