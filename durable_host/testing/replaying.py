@@ -101,10 +101,12 @@ def _differences(completed: ExecutionCompleted | None, actions: Sequence[Action]
 
 
 def _executor(orchestrator: Callable[..., Any] | OrchestrationExecutor, name: str) -> OrchestrationExecutor:
-    if hasattr(orchestrator, "execute") and hasattr(orchestrator, "handles"):
-        return orchestrator  # type: ignore[return-value]  # a protocol, seen by its methods
+    given: Any = orchestrator
+    if hasattr(given, "execute") and hasattr(given, "handles"):  # a protocol, seen by its methods
+        executor: OrchestrationExecutor = given
+        return executor
     registry = FunctionRegistry()
-    registry.add_orchestrator(orchestrator, name=name)
+    registry.add_orchestrator(given, name=name)
     return NativeOrchestrations(registry)
 
 

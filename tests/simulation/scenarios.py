@@ -52,7 +52,8 @@ def _reply(name: str, value: Any) -> object:
             return {"echo": value}
         case "flaky":
             return {"done": value["key"]}
-    raise AssertionError(name)
+        case _:
+            raise AssertionError(name)
 
 
 @dataclass
@@ -201,7 +202,7 @@ def events() -> Scenario:
         way = "left" if first is left else "right"
         answer = yield context.call_activity("echo", [way, first.result])
         other = yield (right if first is left else left)
-        more: list[object] = []
+        more: list[int] = []
         for _ in range(3):
             more.append((yield context.wait_for_external_event("more")))
         return [way, answer, other, sorted(more)]
@@ -404,7 +405,7 @@ def talk() -> Scenario:
         me = context.instance_id
         for number in range(2):
             context.start_detached("guest", {"host": me, "number": number}, instance_id=f"{me}-guest-{number}")
-        heard = []
+        heard: list[int] = []
         for _ in range(2):
             heard.append((yield context.wait_for_external_event("hello")))
         for number in heard:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from durable_host.environment import Environment
 from durable_host.storage.contract import TaskHubStore
+from durable_host.testing.environment import InlineSerialThread
 from durable_host.testing.faults import FaultPlan
 from durable_host.testing.simulation import SimulatedHub
 from durable_host_providers.sqlite import store as sqlite_store
@@ -117,7 +118,7 @@ class SqliteHub(SimulatedHub):
             thread = part._thread
             part._thread = None
             if thread is not None:
-                jobs = thread._jobs  # type: ignore[attr-defined]  # InlineSerialThread's
+                jobs = cast(InlineSerialThread, thread)._jobs
                 jobs.extend(_nothing for _ in range(len(jobs)))
                 for _ in range(len(jobs) // 2):
                     jobs.popleft()

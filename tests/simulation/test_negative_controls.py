@@ -138,7 +138,10 @@ def test_ids_of_external_events_outlive_continue_as_new(monkeypatch: pytest.Monk
 
 
 def test_replies_that_history_does_not_know_yet_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HistoryIndex, "is_ahead", lambda index, event: False)
+    def never(index: HistoryIndex, event: Reply) -> bool:
+        return False
+
+    monkeypatch.setattr(HistoryIndex, "is_ahead", never)
 
     report = first_failure(["fan", "chain"], HUBS["azure"])
 
