@@ -92,4 +92,4 @@ lock: $(RUN)
 clean:
 	@rm -rf $(VENV) $(PEER) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find samples -name .durable -type d -prune -exec rm -rf {} +
+	@find samples \( -name .durable -o -name .packed \) -type d -prune -exec rm -rf {} +

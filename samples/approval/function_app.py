@@ -52,5 +52,8 @@ async def submit(req: df.HttpRequest, client: df.DurableOrchestrationClient) -> 
 @app.route(route="expenses/{id}/decision", methods=["POST"])
 @app.durable_client_input(client_name="client")
 async def decide(req: df.HttpRequest, client: df.DurableOrchestrationClient) -> df.HttpResponse:
-    await client.raise_event(req.route_params["id"], "decision", req.get_json())
+    try:
+        await client.raise_event(req.route_params["id"], "decision", req.get_json())
+    except (df.InstanceNotFoundError, df.InvalidStateError) as error:
+        return df.HttpResponse(f"{error}\n", status_code=404)  # there is none, or it has been decided
     return df.HttpResponse(status_code=202)

@@ -47,12 +47,18 @@ def clean_up(context: df.DurableOrchestrationContext) -> Generator[Any, Any, dic
 @app.route(route="cleanup", methods=["POST"])
 @app.durable_client_input(client_name="client")
 async def start(req: df.HttpRequest, client: df.DurableOrchestrationClient) -> df.HttpResponse:
-    await client.start_new("clean_up", instance_id=INSTANCE, client_input=req.get_json())
+    try:
+        await client.start_new("clean_up", instance_id=INSTANCE, client_input=req.get_json())
+    except df.InstanceExistsError as error:
+        return df.HttpResponse(f"{error}\n", status_code=409)
     return client.create_check_status_response(req, INSTANCE)
 
 
 @app.route(route="cleanup/stop", methods=["POST"])
 @app.durable_client_input(client_name="client")
 async def stop(req: df.HttpRequest, client: df.DurableOrchestrationClient) -> df.HttpResponse:
-    await client.raise_event(INSTANCE, "stop")
+    try:
+        await client.raise_event(INSTANCE, "stop")
+    except (df.InstanceNotFoundError, df.InvalidStateError) as error:
+        return df.HttpResponse(f"{error}\n", status_code=404)
     return client.create_check_status_response(req, INSTANCE)

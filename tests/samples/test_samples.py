@@ -118,6 +118,10 @@ def test_approval_waits_for_the_decision(run_sample: RunSample, decision: object
 
     assert decided.status == 202
     assert host.complete(links["statusQueryGetUri"])["output"] == output
+    again = host.request("POST", f"/api/expenses/{links['id']}/decision", decision)
+    assert (again.status, b"it has ended with status Completed" in again.body) == (404, True)
+    unknown = host.request("POST", "/api/expenses/nobody/decision", decision)
+    assert (unknown.status, b"No instance with id 'nobody' was found." in unknown.body) == (404, True)
 
 
 def test_approval_that_nobody_gives_is_escalated(run_sample: RunSample) -> None:
@@ -175,9 +179,11 @@ def test_cleanup_goes_round_after_round_until_it_is_stopped(run_sample: RunSampl
     url = _start(host, "/api/cleanup", {"keep_seconds": 3600, "every_seconds": 0.1})
     _wait_for_custom_status(host, url, lambda said: said["rounds"] >= 3)
 
+    assert host.request("POST", "/api/cleanup", {"keep_seconds": 1, "every_seconds": 1}).status == 409
     host.request("POST", "/api/cleanup/stop")
 
     output = host.complete(url)["output"]
     assert output["rounds"] >= 3
     assert output["removed"] == 1
+    assert host.request("POST", "/api/cleanup/stop").status == 404
     assert [path.name for path in scratch.iterdir()] == ["young"]
