@@ -79,6 +79,7 @@ class InlineSerialThread:
         self._name = name
         self._jobs: deque[Callable[[], None]] = deque()
         self._closed = False
+        self._tick: asyncio.TimerHandle | None = None
 
     def submit(self, job: Callable[[], None], /) -> None:
         if self._closed:
@@ -86,8 +87,21 @@ class InlineSerialThread:
         self._jobs.append(job)
         asyncio.get_running_loop().call_soon(self._turn)
 
+    def when_idle(self, job: Callable[[], None] | None, seconds: float) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        if job is not None and not self._closed:
+            self._tick = asyncio.get_running_loop().call_later(seconds, self._ticked, job, seconds)
+
     def close(self) -> None:
         self._closed = True
+        if self._tick is not None:
+            self._tick.cancel()
+
+    def _ticked(self, job: Callable[[], None], seconds: float) -> None:
+        self.when_idle(job, seconds)
+        job()
 
     def _turn(self) -> None:
         self._jobs.popleft()()

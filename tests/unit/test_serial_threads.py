@@ -52,3 +52,31 @@ async def test_system_thread_is_another_thread() -> None:
 
     thread.close()
     assert names == ["test"]
+
+
+async def _ticks(threads: Threads) -> int:
+    thread = threads.serial("test")
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    ticks: list[None] = []
+
+    def tick() -> None:
+        ticks.append(None)
+        if len(ticks) == 3:
+            thread.when_idle(None, 0.0)
+            loop.call_soon_threadsafe(done.set_result, None)
+
+    thread.submit(lambda: thread.when_idle(tick, 0.001))
+    await done
+    await asyncio.sleep(0.01)
+    thread.close()
+    return len(ticks)
+
+
+async def test_idle_system_thread_ticks_until_it_is_told_not_to() -> None:
+    assert await _ticks(SystemThreads()) == 3
+
+
+@pytest.mark.simulated
+async def test_idle_simulated_thread_ticks_until_it_is_told_not_to() -> None:
+    assert await _ticks(InlineThreads()) == 3
