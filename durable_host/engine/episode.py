@@ -19,6 +19,7 @@ from durable_host.engine.index import HistoryIndex
 from durable_host.engine.project import project, rewound
 from durable_host.engine.rewind import amend, plan_rewind, rewind_children
 from durable_host.environment import Clock
+from durable_host.model.actions import CompleteOrchestration
 from durable_host.model.history import (
     ExecutionCompleted,
     ExecutionRewound,
@@ -36,10 +37,18 @@ from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import TaskHubStore
 
-__all__ = ["Advance", "Episodes", "Position"]
+__all__ = ["Advance", "Episodes", "Position", "UnknownOrchestrator"]
 
 _MAX_GENERATIONS = 100
 """Continue-as-new without waiting for anything: so many times in one checkpoint, then the store gets a turn."""
+
+
+class UnknownOrchestrator(Exception):
+    """An episode must be run whose orchestrator the executor does not have; nothing has happened."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(name)
 
 
 @dataclass(slots=True)
@@ -133,7 +142,11 @@ class Episodes:
         return Position(instance_id, version, index, state, history=history)
 
     async def advance(self, position: Position, inbox: Sequence[Message]) -> Advance:
-        """Judge the inbox and run an episode if it, or an unfinished one, asks for it."""
+        """Judge the inbox and run an episode if it, or an unfinished one, asks for it.
+
+        Raises:
+            UnknownOrchestrator: the instance must wait for a host that has its code.
+        """
         index = position.index
         admission = admit(index, inbox, max_deferrals=self._max_deferrals)
         if index.started is None and (admission.start is None or position.version is not None):
@@ -205,7 +218,7 @@ class Episodes:
                 events, session = self._pause(advance, started, episode.new, now), None
                 break
             turn += 1
-            result = await self._executor.execute(episode)
+            result = await self._execute(episode, started, index)
             session = result.session
             custom_status = result.custom_status if result.custom_status is not None else custom_status
             new = episode.new
@@ -231,6 +244,24 @@ class Episodes:
         advance.state = project(state, events, version=version, custom_status=custom_status)
         advance.session = session
         advance.ran = True
+
+    def _has(self, started: ExecutionStarted) -> bool:
+        return self._executor.handles(started.name, started.version)
+
+    async def _execute(self, episode: Episode, started: ExecutionStarted, index: HistoryIndex) -> EpisodeResult:
+        if not self._has(started):
+            # No code of this instance is here; its end by termination needs none.
+            for event in episode.new:
+                if isinstance(event, ExecutionTerminated):
+                    end = CompleteOrchestration(index.top + 1, RuntimeStatus.TERMINATED, event.reason)
+                    return EpisodeResult((end,), await self._shown_status(episode.instance_id))
+            raise UnknownOrchestrator(started.name)
+        return await self._executor.execute(episode)
+
+    async def _shown_status(self, instance_id: InstanceId) -> str | None:
+        """The custom status as it was last committed, for want of code that would set it again."""
+        state = await self._store.get_instance(instance_id)
+        return None if state is None else state.custom_status
 
     def _pause(
         self, advance: Advance, started: ExecutionStarted, new: Sequence[HistoryEvent], now: datetime
@@ -291,10 +322,12 @@ class Episodes:
         """
         assert position.state is not None
         custom_status = position.state.custom_status
-        if position.history is not None and position.index.started is not None:
-            result: EpisodeResult = await self._executor.execute(
-                Episode(position.instance_id, position.index.started.execution_id, position.history, (), None)
-            )
+        started, ended = position.index.started, position.index.completed is not None
+        if ended and started is not None and not self._has(started):
+            custom_status = await self._shown_status(position.instance_id)
+        elif position.history is not None and started is not None:
+            episode = Episode(position.instance_id, started.execution_id, position.history, (), None)
+            result = await self._execute(episode, started, position.index)
             if result.session is not None:
                 result.session.close()
             if result.actions and position.index.completed is None:

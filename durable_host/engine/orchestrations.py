@@ -20,14 +20,14 @@ from datetime import timedelta
 
 from durable_host.engine.activities import FinishedActivity
 from durable_host.engine.committer import GroupCommit
-from durable_host.engine.episode import Advance, Episodes, Position
+from durable_host.engine.episode import Advance, Episodes, Position, UnknownOrchestrator
 from durable_host.engine.executor import OrchestrationExecutor
 from durable_host.engine.holding import HeldInstance, Parking
 from durable_host.engine.leases import LeaseKeeper, give_back
 from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
-from durable_host.model.history import ExecutionStarted, TaskCompleted, TaskFailed
+from durable_host.model.history import TaskCompleted, TaskFailed
 from durable_host.model.ids import InstanceId
 from durable_host.model.messages import Message
 from durable_host.storage.contract import (
@@ -230,11 +230,12 @@ class OrchestrationDispatcher:
         return False
 
     async def _advance(self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity]) -> bool:
-        position = await self._position(held, inbox)
-        if position is None:
-            await self._give_back_unknown(held, inbox, results)
+        position = await self._position(held)
+        try:
+            advance = await self._episodes.advance(position, inbox)
+        except UnknownOrchestrator as unknown:
+            await self._give_back_unknown(held, inbox, results, unknown.name)
             return False
-        advance = await self._episodes.advance(position, inbox)
         try:
             self._report(held, advance)
             checkpoint = self._checkpoint(held, position, advance, results)
@@ -279,8 +280,8 @@ class OrchestrationDispatcher:
         await self._send_home(held.results)
         return False
 
-    async def _position(self, held: HeldInstance, inbox: Sequence[Message]) -> Position | None:
-        """Where the instance stands; None: no executor here knows its orchestrator."""
+    async def _position(self, held: HeldInstance) -> Position:
+        """Where the instance stands."""
         position = held.position
         if position is None:
             item = held.item
@@ -290,9 +291,6 @@ class OrchestrationDispatcher:
             held.position = position
         elif position.needs_history:
             position.history = await self._store.get_history(held.instance_id) or ()
-        name, version = _orchestrator(position, inbox)
-        if name is not None and not self._executor.handles(name, version):
-            return None
         return position
 
     async def _load(self, item: OrchestrationWorkItem) -> Position:
@@ -350,11 +348,10 @@ class OrchestrationDispatcher:
     # When something goes wrong.
 
     async def _give_back_unknown(
-        self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity]
+        self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity], name: str
     ) -> None:
         deliveries = max((message.deliveries for message in inbox), default=1)
         self._metrics.count("orchestrations_handed_back")
-        name = _orchestrator(held.position, inbox)[0] if held.position is not None else None
         logger.warning(
             "instance %s waits: this host does not have the orchestrator %r",
             held.instance_id,
@@ -455,16 +452,6 @@ class OrchestrationDispatcher:
 def _close(advance: Advance) -> None:
     if advance.session is not None:
         advance.session.close()
-
-
-def _orchestrator(position: Position | None, inbox: Sequence[Message]) -> tuple[str | None, str | None]:
-    """Name and version of the orchestrator that an episode would run; (None, None): none would."""
-    if position is not None and position.index.started is not None:
-        return position.index.started.name, position.index.started.version
-    for message in inbox:
-        if isinstance(message.event, ExecutionStarted):
-            return message.event.name, message.event.version
-    return None, None
 
 
 def _back_off(deliveries: int) -> timedelta:

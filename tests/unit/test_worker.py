@@ -527,45 +527,6 @@ async def test_instance_of_an_unknown_orchestrator_is_handed_back_and_runs_where
             assert await worker.client.result(instance, timeout=HOUR) == "here"
 
 
-@pytest.mark.parametrize("ran", [False, True])
-async def test_instance_of_an_unknown_orchestrator_can_be_terminated(ran: bool) -> None:
-    async def waits(context: Context) -> Any:
-        context.set_custom_status("waits")
-        return await context.wait_for_external_event("never")
-
-    async def parent(context: Context) -> Any:
-        return await context.call_sub_orchestrator("waits", None, "child")
-
-    hub = MemoryHub(simulated_environment())
-
-    def all_of_it(worker: TaskHubWorker) -> None:
-        worker.orchestrator(waits)
-        worker.orchestrator(parent)
-
-    if ran:
-        async with running(all_of_it, hub=hub) as worker:
-            await worker.client.start("parent", instance_id="top")
-            await worker.client.wait_for_start("child", timeout=HOUR)
-    async with running(lambda worker: None, hub=hub) as stranger:
-        client = stranger.client
-        if not ran:
-            await client.start("parent", instance_id="top")
-            await asyncio.sleep(60)
-        await client.terminate("top", "enough", recursive=True)
-        for name in ("top", "child") if ran else ("top",):
-            state = await finished(client, name)
-            assert (state.status, state.output) == (RuntimeStatus.TERMINATED, "enough")
-        if ran:
-            assert state.custom_status == '"waits"'
-        assert types(await client.history("top"))[-3:] == [
-            "ExecutionTerminated",
-            "ExecutionCompleted",
-            "OrchestratorCompleted",
-        ]
-    async with running(all_of_it, hub=hub) as worker:
-        assert (await worker.client.require("top")).status is RuntimeStatus.TERMINATED
-
-
 async def test_episode_that_keeps_failing_in_our_code_is_quarantined_and_can_be_released(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
