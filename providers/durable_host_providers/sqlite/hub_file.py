@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 
@@ -193,6 +193,7 @@ class HubFile:
         self._owner_file: OwnerFile | None = None
         self._data_version = 0
         self._leases = 0
+        self._other_owners: list[tuple[int, str]] | None = None
         self.owner = 0
 
     def connection(self) -> sqlite3.Connection:
@@ -264,11 +265,20 @@ class HubFile:
         self._leases += 1
         return (self.owner << LEASE_BITS) + self._leases
 
+    def data_version(self) -> int:
+        """SQLite's `data_version`: another number after each transaction of another connection."""
+        # Not through connection(): ten times a second, its look at the directory would double the price.
+        connection = self._connection or self.connection()
+        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
     def has_changed(self, data_version: int) -> bool:
-        """Whether another connection has written since the last call, by SQLite's `data_version`."""
-        changed = data_version != self._data_version
+        """Whether another connection has written since the last call."""
+        if data_version == self._data_version:
+            return False
         self._data_version = data_version
-        return changed
+        self._other_owners = None
+        return True
 
     # Owners.
 
@@ -309,27 +319,37 @@ class HubFile:
             file.close()
             raise
         self.owner = owner
+        self._other_owners = None
         remove_orphans(folder)
         if self._owner_file is not None:
             self._owner_file.close()
         self._owner_file = file
 
-    def dead_owners(self) -> list[int]:
-        """Owners that are gone without having given their leases back."""
+    def bury(self) -> bool:
+        """Take over what owners that are gone had locked; says whether there were any."""
         path = self._settings.path
-        if path is None or self._connection is None:
-            return []
+        if path is None:
+            return False
+        if self._owner_file is not None and not self._owner_file.stands():
+            self.register()  # somebody removed the file: to others, this owner is dead
         folder = owners_folder(path)
-        owners = self._connection.execute(SQL["owners"]).fetchall()
-        return [owner for owner, file, _ in owners if owner != self.owner and not is_alive(folder, file)]
-
-    def bury(self, owners: Sequence[int]) -> None:
-        """Take over what owners that are gone had locked."""
+        dead = [owner for owner, file in self._others() if not is_alive(folder, file)]
+        if not dead:
+            return False
         connection = self.connection()
         self.set_durable(False)
         with _transaction(connection):
-            for owner in owners:
+            for owner in dead:
                 disown(connection, owner)
+        self._other_owners = None
+        logger.info("took over from owners that are gone", extra={"event": "owners_gone", "owners": len(dead)})
+        return True
+
+    def _others(self) -> list[tuple[int, str]]:
+        if self._other_owners is None:
+            owners = self.connection().execute(SQL["owners"]).fetchall()
+            self._other_owners = [(owner, file) for owner, file, _ in owners if owner != self.owner]
+        return self._other_owners
 
     def shorten_leases(self) -> None:
         """The clock was set back: no lease may end later than any that is given now.
@@ -348,10 +368,6 @@ class HubFile:
             until = to_micros(self._environment.clock.now()) + longest
             connection.execute(SQL["clamp_instances"], (until,))
             connection.execute(SQL["clamp_activities"], (until,))
-
-    def is_registered(self) -> bool:
-        """Whether others still see that this owner lives."""
-        return self._owner_file is None or self._owner_file.stands()
 
     def forsake(self) -> int:
         """Let go of the proof of life without giving anything back, as the end of a process does; for simulations.

@@ -73,7 +73,7 @@ class SqliteTaskHubStore(TaskHubStore):
             wake_at=self._wake_at,
             wrote=self._wrote,
         )
-        self._ticker = Ticker(environment.clock, timedelta(0) if settings.path is None else settings.poll, self._poke)
+        self._ticker = Ticker(environment.clock, self._poke)
         self._open = False
 
     # Life cycle.
@@ -154,11 +154,9 @@ class SqliteTaskHubStore(TaskHubStore):
         if waiter.at_once:
             return await self._fetch(waiter)
         alarm = waiter.loop.call_later(wait.total_seconds(), _expire, waiter)
-        self._ticker.enter()
         try:
             return await self._fetch(waiter)
         finally:
-            self._ticker.leave()
             alarm.cancel()
 
     async def _fetch(self, waiter: Waiter[Sequence[T]]) -> Sequence[T]:
@@ -226,45 +224,20 @@ class SqliteTaskHubStore(TaskHubStore):
     ) -> InstanceState | None:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout.total_seconds()
-        self._ticker.enter()
-        try:
-            while True:
-                # Watching begins before looking, so that nothing happens unseen in between.
-                watch = self._watchers.add(instance_id)
-                try:
-                    state = await self.reader.get(instance_id, True)
-                    left = end - loop.time()
-                    if has_changed(after, state) or left <= 0:
-                        return state
-                    told = await _within(watch, left)
-                    if told is not None and has_changed(after, told):
-                        return told
-                finally:
-                    self._watchers.remove(instance_id, watch)
-        finally:
-            self._ticker.leave()
-
-    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        seen = False
-        self._ticker.enter()
-        try:
-            while True:
-                watch = self._watchers.add(instance_id, until_end=True)
-                try:
-                    state = await self.reader.get(instance_id, True)
-                    left = end - loop.time()
-                    if (seen if state is None else state.status.is_terminal) or left <= 0:
-                        return state
-                    seen = state is not None
-                    told = await _within(watch, left)
-                    if told is not None and told.status.is_terminal:
-                        return told
-                finally:
-                    self._watchers.remove(instance_id, watch)
-        finally:
-            self._ticker.leave()
+        while True:
+            # Watching begins before looking, so that nothing happens unseen in between.
+            watch = self._watchers.add(instance_id)
+            try:
+                state = await self.reader.get(instance_id, True)
+                left = end - loop.time()
+                if has_changed(after, state) or left <= 0:
+                    return state
+                self.writer.watch()
+                told = await _within(watch, left)
+                if told is not None and has_changed(after, told):
+                    return told
+            finally:
+                self._watchers.remove(instance_id, watch)
 
     # Waking.
 

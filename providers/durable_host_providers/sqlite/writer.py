@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Kind = Literal["commit", "complete", "create", "send", "call"]
-_OWNERS_EVERY = 0.25
-"""Seconds between two looks at the lock files of other owners."""
+_LOOK_AROUND_EVERY = 0.25
+"""Seconds between two looks at the clocks, the file's identity and the lock files of other owners."""
 
 _STEP = 1_000_000
 """Microseconds that the wall clock may fall behind elapsed time before it counts as set back."""
@@ -101,17 +101,21 @@ class Writer:
         self._mutex = threading.Lock()
         self._jobs: list[Job] = []
         self._waiters: list[Waiter[Any]] = []
-        self._poll = False
+        self._poked = False
         self._scheduled = False
+        self._poll = 0.0 if settings.path is None else settings.poll.total_seconds()
+        self._idling: SerialThread | None = None
+        self._ticking = False
+        self._looked = self._looked_around = -1e9
         self._look_ahead = False
-        self._owners_checked = -1e9
+        self._next_due: int | None = None
         self._clocks: tuple[int, float] | None = None
 
     # Called from any thread.
 
     def start(self, thread: SerialThread) -> None:
         """Begin."""
-        self._thread = thread
+        self._thread = self._idling = thread
 
     async def open(self) -> None:
         """Open the file; to process work, become an owner of leases."""
@@ -170,8 +174,13 @@ class Writer:
         """Look for what time or other processes have brought."""
         with self._mutex:
             if self._thread is not None:
-                self._poll = True
+                self._poked = True
                 self._schedule()
+
+    def watch(self) -> None:
+        """Somebody has begun to watch: see to it that other processes are looked at."""
+        if not self._ticking and self._poll:
+            self.poke()
 
     def give_back(self, items: Sequence[Any]) -> None:
         """Unlock items that nobody took."""
@@ -198,7 +207,7 @@ class Writer:
         with self._mutex:
             jobs, self._jobs = self._jobs, []
             waiters, self._waiters = self._waiters, []
-            poll, self._poll = self._poll, False
+            poked, self._poked = self._poked, False
             self._scheduled = False
         outbox = Outbox()
         for waiter in waiters:
@@ -206,18 +215,34 @@ class Writer:
         try:
             if jobs:
                 self._run(jobs, outbox)
-            if poll:
-                self._look_around()
-                if not self._locking.is_awaited():
-                    self._probe(outbox)  # for those who watch
-            if waiters or poll or self._look_ahead:
-                self._look_ahead = False
+            elapsed = self._clock.monotonic()
+            if poked or (self._ticking and elapsed - self._looked >= self._poll):
+                self._look(elapsed, outbox)
+            if waiters or poked or self._look_ahead:
                 self._serve(outbox)
         except Exception as error:
             self._refuse(error, outbox)
         for waiter in self._locking.take_all(only_at_once=True):
             outbox.settle(waiter, ())
         outbox.deliver()
+        self._set_ticking(self._locking.is_awaited() or bool(self._watchers))
+
+    def _tick(self) -> None:
+        """Nothing was asked for a while, but somebody waits."""
+        outbox = Outbox()
+        try:
+            self._look(self._clock.monotonic(), outbox)
+            if self._look_ahead:
+                self._serve(outbox)
+        except Exception as error:
+            self._refuse(error, outbox)
+        outbox.deliver()
+        self._set_ticking(self._locking.is_awaited() or bool(self._watchers))
+
+    def _set_ticking(self, ticking: bool) -> None:
+        if ticking is not self._ticking and self._poll and self._idling is not None:
+            self._ticking = ticking
+            self._idling.when_idle(self._tick if ticking else None, self._poll)
 
     def _run(self, jobs: Sequence[Job], outbox: Outbox) -> None:
         """Apply jobs in one transaction, or say to each why not."""
@@ -238,27 +263,29 @@ class Writer:
 
     def _serve(self, outbox: Outbox) -> None:
         """Lock for those who wait, if there is anything; else see to it that somebody looks in time."""
+        self._look_ahead = False
         for _ in range(2):
             if not self._locking.is_awaited():
                 return
-            due = self._probe(outbox)
+            now = to_micros(self._clock.now())
+            try:
+                due, version = self._locking.probe(self.file.connection().execute, now)
+            except sqlite3.Error as error:
+                raise self.file.failed(error) from error
+            self._compare(version, outbox)
+            self._next_due = due
             if not self._locking.is_worthwhile():
                 if due is not None:
                     self._wake_at(due)
                 return
             self._transact((), outbox)
 
-    def _probe(self, outbox: Outbox) -> int | None:
-        """See what is eligible, and whether another connection has written."""
-        try:
-            execute = self.file.connection().execute
-            due, version = self._locking.probe(execute, to_micros(self._clock.now()))
-        except sqlite3.Error as error:
-            raise self.file.failed(error) from error
+    def _compare(self, version: int, outbox: Outbox) -> None:
+        """If another connection has written, anything may have changed."""
         if self.file.has_changed(version):
+            self._look_ahead = True
             self._grants.look_at_all()
             self._watchers.tell_all(outbox)
-        return due
 
     def _transact(self, jobs: Sequence[Job], outbox: Outbox) -> list[Any]:
         """One transaction; raises StoreError if the file is at fault."""
@@ -388,35 +415,35 @@ class Writer:
         for waiter in self._locking.take_all():
             outbox.settle(waiter, error)
 
-    def _look_around(self) -> None:
-        """Look at the clocks and at the owners."""
-        elapsed = self._clock.monotonic()
+    def _look(self, elapsed: float, outbox: Outbox) -> None:
+        """See what time and other processes have brought: a little each time, all of it now and then."""
+        self._looked = elapsed
         try:
-            self.file.connection()
-            if self._was_set_back(elapsed):
-                self.file.shorten_leases()
-            if elapsed - self._owners_checked >= _OWNERS_EVERY:
-                self._owners_checked = elapsed
-                self._bury()
+            if elapsed - self._looked_around >= _LOOK_AROUND_EVERY:
+                self._looked_around = elapsed
+                self.file.connection()
+                if self._was_set_back(elapsed):
+                    self.file.shorten_leases()
+                    self._look_ahead = True
+                if self.file.bury():
+                    self._look_ahead = True
+            self._compare(self.file.data_version(), outbox)
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
+        if self._next_due is not None and to_micros(self._clock.now()) >= self._next_due:
+            self._look_ahead = True
 
     def _was_set_back(self, elapsed: float) -> bool:
         now = to_micros(self._clock.now())
         before, self._clocks = self._clocks, (now, elapsed)
         return before is not None and now - before[0] < (elapsed - before[1]) * 1_000_000 - _STEP
 
-    def _bury(self) -> None:
-        """Take over from owners that are gone."""
-        if self.file.owner and not self.file.is_registered():
-            self.file.register()
-        dead = self.file.dead_owners()
-        if dead:
-            self.file.bury(dead)
-            logger.info("took over from owners that are gone", extra={"event": "owners_gone", "owners": len(dead)})
-
     def _close(self, promise: Promise[None]) -> None:
         self._drain()
+        if self._idling is not None:
+            self._idling.when_idle(None, 0.0)
+        self._idling = None
+        self._ticking = False
         outbox = Outbox()
         for waiter in self._locking.take_all():
             outbox.settle(waiter, ())
