@@ -64,7 +64,7 @@ async def read_request(incoming: web.BaseRequest, limit: int | None, port: int) 
 
     Raises:
         LimitError: the body is larger.
-        ConnectionError: the client went away in the middle.
+        ConnectionError: the client went away in the middle, or sent no proper chunks.
     """
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():

@@ -253,9 +253,10 @@ class HttpServer:
             try:
                 request = await read_request(incoming, limit, port)
             except LimitError:
-                response = _response(empty(413))
-                response.force_close()
-                return response
+                return _last_response(413)
+            except ConnectionError:
+                # The client went away in the middle of its body, or sent what is no body: its affair, not the log's.
+                return _last_response(400)
             if self._metrics is None:
                 return _response(await answer(request))
             began = self._environment.clock.monotonic()
@@ -334,6 +335,13 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             one.close()
         raise
     return bound
+
+
+def _last_response(status: int) -> web.Response:
+    """An empty answer, after which the connection is closed: nobody knows where the next request would begin."""
+    response = _response(empty(status))
+    response.force_close()
+    return response
 
 
 def _response(answer: Answer) -> web.Response:
