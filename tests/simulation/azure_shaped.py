@@ -228,7 +228,7 @@ class AzureShapedStore(AzureClient):
         if hold and known.row_state is not None and _same_but_time(state, known.row_state):
             held.late = state
             return True
-        if known.row_state is not None and _lives_again(known.row_state, state):
+        if self.fences_projection and known.row_state is not None and _lives_again(known.row_state, state):
             return True
         for _ in range(5):
             try:
