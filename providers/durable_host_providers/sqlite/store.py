@@ -239,6 +239,25 @@ class SqliteTaskHubStore(TaskHubStore):
             finally:
                 self._watchers.remove(instance_id, watch)
 
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        seen = False
+        while True:
+            watch = self._watchers.add(instance_id, until_end=True)
+            try:
+                state = await self.reader.get(instance_id, True)
+                left = end - loop.time()
+                if (seen if state is None else state.status.is_terminal) or left <= 0:
+                    return state
+                seen = state is not None
+                self.writer.watch()
+                told = await _within(watch, left)
+                if told is not None and told.status.is_terminal:
+                    return told
+            finally:
+                self._watchers.remove(instance_id, watch)
+
     # Waking.
 
     def _wake_at(self, due: int) -> None:
