@@ -47,6 +47,8 @@ def create_key(arguments: argparse.Namespace) -> int:
     async def run() -> int:
         if arguments.value is not None and not arguments.value.strip():
             raise ConfigurationError("--value is empty; a key needs a value.")
+        if not arguments.name.strip():
+            raise ConfigurationError("The key's name is empty; a key needs a name.")
         label, scope = _scope(arguments)
         async with open_hub(arguments, create=True) as hub:
             key, new = await make_key(hub.host_state, hub.environment, scope, arguments.name, arguments.value)

@@ -116,6 +116,34 @@ def test_a_missing_folder_is_said_in_one_line(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "The app folder 'nowhere' does not exist or is no folder.\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["keys", "create", ""], "The key's name is empty"),
+        (["keys", "create", "mine", "--value", " "], "--value is empty"),
+        (["hub", "info", "--hub", "../x"], "--hub is '../x'"),
+        (["hub", "info", "--storage", "bogus"], "--storage is 'bogus'; known providers: memory, sqlite"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 1
+
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("slashes", ["/", "//", "///"])
+def test_a_storage_url_may_have_more_slashes_than_it_needs(
+    slashes: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["hub", "create", "--storage", f"sqlite:///{slashes}{str(tmp_path).lstrip('/')}//my hub%.db"]) == 0
+
+    assert (tmp_path / "my hub%.db").is_file()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bad_host_json_is_told_with_what_may_be_the_cause(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / ".git").mkdir()

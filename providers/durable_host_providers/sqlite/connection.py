@@ -38,7 +38,9 @@ def connect(settings: Settings, *, create: bool = False, writer: bool = True) ->
         connection = _open(":memory:", settings)
     else:
         mode = "rwc" if create else "rw"
-        connection = _open(f"file:{quote(str(settings.path.absolute()))}?mode={mode}", settings)
+        path = quote(str(settings.path.absolute()))
+        # With an empty authority, or the first part of a path that begins with two slashes would be taken for one.
+        connection = _open(f"file:{'//' if path.startswith('/') else ''}{path}?mode={mode}", settings)
     try:
         connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB if writer else _READER_CACHE_KIB}")
