@@ -295,7 +295,7 @@ class Episodes:
         if plan.children:
             # The parent waits for its children's next replies; it gets no episode of its own.
             advance.messages += rewind_children(index.started, plan, request, event, history)
-            custom_status = position.state.custom_status
+            custom_status = await self._shown_status(position.instance_id)
             advance.state = replace(
                 rewound(position.state, (), custom_status=custom_status), version=position.version, updated_at=now
             )

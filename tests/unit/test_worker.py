@@ -65,9 +65,12 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.failing: set[Any] = set()
+        self.hold: asyncio.Event | None = None
 
     async def work(self, value: Any) -> Any:
         self.calls.append(value)
+        if self.hold is not None:
+            await self.hold.wait()
         if value in self.failing:
             raise ValueError(f"boom {value}")
         return value
@@ -312,6 +315,7 @@ async def test_only_the_failed_calls_run_again_after_a_rewind_children_included(
 
     async def parent(context: Context) -> list[Any]:
         first = await context.call_activity("work", "parent")
+        context.set_custom_status("half way")
         return [first, *await context.call_sub_orchestrator("child")]
 
     def register(worker: TaskHubWorker) -> None:
@@ -327,10 +331,14 @@ async def test_only_the_failed_calls_run_again_after_a_rewind_children_included(
         await asyncio.sleep(60)
         assert (await finished(client, instance)).status is RuntimeStatus.FAILED
         recorder.failing = set()
+        recorder.hold = asyncio.Event()
         await client.rewind(instance, "and again")
         await asyncio.sleep(60)
+        meanwhile = await client.require(instance)
+        recorder.hold.set()
         state = await finished(client, instance)
 
+    assert (meanwhile.status, meanwhile.custom_status) == (RuntimeStatus.RUNNING, '"half way"')
     assert state.output == '["parent","good","bad"]'
     assert recorder.calls == ["parent", "good", "bad", "bad", "bad"]
 
