@@ -130,6 +130,7 @@ def choose(context: AppContext, override: str | None) -> StorageChoice:
         storage_type=durable.storage_type,
         settings=durable.storage,
         has_connection=lambda name: context.settings.connection(name) is not None,
+        named_by=durable.storage_named_by,
     )
 
 

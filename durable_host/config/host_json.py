@@ -93,6 +93,7 @@ class DurableOptions:
     Attributes:
         hub: the task hub's name; `hub_is_explicit` says whether host.json names it.
         storage_type: `storageProvider.type` as written, None where it is automatic.
+        storage_named_by: what says so: `host.json`, or an environment variable.
         storage: the other keys of `storageProvider`, for the provider.
         lease: `storageProvider.leaseInterval`.
         max_activities, max_orchestrations: at once on this host; None: the engine's default.
@@ -103,6 +104,7 @@ class DurableOptions:
     hub: str = "TestHubName"
     hub_is_explicit: bool = False
     storage_type: str | None = None
+    storage_named_by: str = "host.json"
     storage: Mapping[str, Json] = field(default_factory=dict[str, Json])
     lease: timedelta = timedelta(seconds=30)
     max_activities: int | None = None
@@ -301,6 +303,7 @@ def _durable(
         hub=_hub(node, report, environ, setting),
         hub_is_explicit=node.raw("hubName") is not None,
         storage_type=storage.text("type", "").strip() or None if kind is not None else None,
+        storage_named_by=report.named_by(storage.at("type")),
         storage={key: value for key, value in storage if key.lower() not in ("type", "leaseinterval")},
         lease=lease,
         max_activities=concurrency["maxConcurrentActivityFunctions"],

@@ -54,6 +54,10 @@ class Report:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
+    def named_by(self, path: str) -> str:
+        """The environment variable that set a value, else the file."""
+        return self.overrides.get(path.lower(), self.source)
+
     def _where(self, path: str) -> str:
         variable = self.overrides.get(path.lower())
         return f"{variable} ({path})" if variable else f"{self.source}: {path}"

@@ -17,6 +17,8 @@ from durable_host.storage.registry import find_provider, load_provider, provider
 __all__ = ["StorageChoice", "choose_storage"]
 
 _AZURE = "azureStorage"
+_FILE = "host.json"
+_TYPE = "extensions.durableTask.storageProvider.type"
 _DEFAULT_CONNECTION = "AzureWebJobsStorage"
 
 
@@ -46,6 +48,7 @@ def choose_storage(
     storage_type: str | None,
     settings: Mapping[str, object],
     has_connection: Callable[[str], bool],
+    named_by: str = _FILE,
 ) -> StorageChoice:
     """Choose the provider.
 
@@ -54,11 +57,12 @@ def choose_storage(
         storage_type: `storageProvider.type` of host.json.
         settings: the other keys of `storageProvider`.
         has_connection: whether a connection of that name is configured.
+        named_by: where `storage_type` comes from: `host.json`, or an environment variable.
 
     Raises:
         ConfigurationError: the name or the URL is not known; the text lists what is.
     """
-    choice = _choose(override, storage_type, settings, has_connection)
+    choice = _choose(override, storage_type, settings, has_connection, named_by)
     if choice.provider.name.lower() == _AZURE.lower():
         return choice
     foreign = tuple(key for key in choice.settings if key.lower() in AZURE_STORAGE_KEYS)
@@ -71,6 +75,7 @@ def _choose(
     storage_type: str | None,
     settings: Mapping[str, object],
     has_connection: Callable[[str], bool],
+    named_by: str,
 ) -> StorageChoice:
     if override is not None:
         if ":" in override:
@@ -82,7 +87,8 @@ def _choose(
         same = storage_type is None or storage_type.lower() == provider.name.lower()
         return StorageChoice(provider, settings if same else {}, "--storage says so", url)
     if storage_type is not None:
-        return StorageChoice(load_provider(storage_type), settings, "host.json says so")
+        where = _TYPE if named_by == _FILE else f"{named_by} ({_TYPE})"
+        return StorageChoice(load_provider(storage_type, where=where), settings, f"{named_by} says so")
     names = {key.lower(): value for key, value in settings.items()}
     connection = names.get("connectionname") or names.get("connectionstringname") or _DEFAULT_CONNECTION
     if isinstance(connection, str) and has_connection(connection):

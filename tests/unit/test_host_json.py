@@ -104,7 +104,8 @@ def test_all_problems_come_together_with_path_and_value() -> None:
     assert "functionTimeout is '00:00:00': FunctionTimeout must be greater than 00:00:01" in text
     assert (
         "host.json: extensions.http.maxOutstandingRequests is 'many': Failed to convert configuration value at "
-        "'AzureFunctionsJobHost:extensions:http:maxOutstandingRequests' to type 'System.Int32'. Write a whole number." in problems
+        "'AzureFunctionsJobHost:extensions:http:maxOutstandingRequests' to type 'System.Int32'. Write a whole number."
+        in problems
     )
     assert (
         "host.json: extensions.durableTask.hubName is 'no-dashes': Task hub name 'no-dashes' should contain only "
@@ -157,6 +158,7 @@ def test_the_environment_replaces_single_leaves_without_case() -> None:
     assert read.durable.hub == "FromEnv"
     assert read.durable.max_activities == 1
     assert read.durable.storage_type == "memory"
+    assert read.durable.storage_named_by == "AzureFunctionsJobHost__extensions__durableTask__storageProvider__type"
     assert read.http.route_prefix == ""
     assert read.functions == ("c", "b")
     assert read.logging.levels == {"Host.General": "Debug"}

@@ -124,6 +124,20 @@ def test_the_command_line_beats_host_json_and_its_settings(install: Callable[...
         _choose("nope")
 
 
+def test_the_reason_names_what_named_the_type() -> None:
+    def chosen(storage_type: str, **named: str) -> StorageChoice:
+        return choose_storage(
+            override=None, storage_type=storage_type, settings={}, has_connection=lambda name: False, **named
+        )
+
+    assert chosen("memory").reason == "host.json says so"
+    assert chosen("memory", named_by="VARIABLE").reason == "VARIABLE says so"
+    with pytest.raises(
+        ConfigurationError, match=r"^VARIABLE \(extensions\.durableTask\.storageProvider\.type\) is 'x'"
+    ):
+        chosen("x", named_by="VARIABLE")
+
+
 def test_without_a_type_the_choice_is_automatic_and_says_why(install: Callable[..., None]) -> None:
     choice = _choose()
     assert (choice.provider.name, choice.automatic) == ("sqlite", True)
