@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durable_host.bindings.http_types import AuthLevel
+from durable_host.bindings.http_types import AuthLevel, HttpRequest
 from durable_host.functions import decorators
 from durable_host.functions.app import Blueprint, DFApp, FunctionApp
 from durable_host.functions.decorators import TABLE, DecoratorApi
@@ -151,7 +151,10 @@ def test_blueprint_brings_its_functions_even_those_declared_later() -> None:
 
 def test_blueprint_registered_twice_brings_its_functions_once() -> None:
     app, blueprint = FunctionApp(), Blueprint()
-    blueprint.route("x")(lambda req: "")
+
+    @blueprint.route("x")
+    def f(req: HttpRequest) -> str:
+        return ""
 
     app.register_functions(blueprint)
     app.register_functions(blueprint)
