@@ -144,6 +144,7 @@ class _Batch:
         self._released: list[int] = []
         self._empty: list[int] = []
         self._held: list[int] = []
+        self._has_inboxes = False
 
     def fence(self, checkpoints: Sequence[Checkpoint]) -> tuple[set[InstanceToken], set[int]]:
         """The leases whose checkpoint may be written, and the rows among them whose projection is as we remember it."""
@@ -165,8 +166,9 @@ class _Batch:
         valid: set[InstanceToken] = set()
         steady = 0.0
         for cursor in _FENCE.run(self._tx.execute, asked, self._tx.now):
-            refs, leases, count = cursor.fetchone()
+            refs, leases, count, inboxes = cursor.fetchone()
             steady += count
+            self._has_inboxes = self._has_inboxes or inboxes > 0
             if refs is not None:
                 valid.update(map(InstanceToken, map(int, leases.split(",")), map(int, refs.split(","))))
         if steady == len(known):
@@ -191,6 +193,7 @@ class _Batch:
                 self._empty.append(ref)
         tx.committing[checkpoint.lease.key] = ref
         if checkpoint.messages:
+            self._has_inboxes = True
             tx.send(checkpoint.messages)
         if checkpoint.hold:
             if grant is None:
@@ -327,7 +330,7 @@ class _Batch:
             tx.woken = True
         if self._empty:
             _DROP_PLACES.do(execute, self._empty)
-        if self._held:
+        if self._held and self._has_inboxes:
             for cursor in _EARLIEST.run(execute, self._held):
                 for ref, due in cursor:
                     tx.grants.look(ref, due, tx.now)

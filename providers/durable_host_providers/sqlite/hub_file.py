@@ -187,6 +187,7 @@ class HubFile:
         self._environment = environment
         self._connection: sqlite3.Connection | None = None
         self._rechecked = 0.0
+        self._suspect = False
         self.health = Health(settings)
         self._hub_identity: str | None = None
         self._durable = True
@@ -204,11 +205,23 @@ class HubFile:
         """
         if self.health.damage is not None:
             self._recheck()
-        self.health.check()
+        self.check()
         if self._connection is None:
             self._open()
         assert self._connection is not None
         return self._connection
+
+    def connection_unchecked(self) -> sqlite3.Connection:
+        """The connection for a transaction that ends with `check`, unless the last one ended badly."""
+        if self._connection is None or self._suspect:
+            return self.connection()
+        return self._connection
+
+    def check(self) -> None:
+        """Before anything is acknowledged: see that what was committed is in the file that others will open."""
+        self._suspect = True
+        self.health.check()
+        self._suspect = False
 
     def _recheck(self) -> None:
         elapsed = self._environment.clock.monotonic()
@@ -241,6 +254,7 @@ class HubFile:
             connection.close()
             raise
         self._connection = connection
+        self._suspect = False
         self._durable = True
 
     def failed(self, error: sqlite3.Error) -> StoreError:

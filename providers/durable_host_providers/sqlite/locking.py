@@ -130,6 +130,10 @@ class Locking:
             self.activities_expected and _any_open(self._activity_waiters)
         )
 
+    def is_idle(self) -> bool:
+        """Nothing is eligible, as far as is known."""
+        return not (self.instances_expected or self.activities_expected or self._grants.arrived)
+
     def probe(self, execute: Callable[..., sqlite3.Cursor], now: int) -> tuple[int | None, int]:
         """Look, without the write lock, whether anything is eligible.
 
@@ -373,7 +377,7 @@ def _messages(tx: Transaction, grant: Grant, inbox: Sequence[_Row], counted: lis
     """The messages of an inbox; notes which deliveries are to be counted. What is handed over is not."""
     messages: list[Message] = []
     for _, seq, message_id, text, execution_id, visible_at, deliveries, *_ in inbox:
-        handed_over = seq >= tx.first_message
+        handed_over = tx.is_new(seq)
         if not handed_over:
             counted.append(seq)
         grant.given[message_id] = seq

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_host.model.codec import encode_event
 from durable_host.model.instance import InstanceState
@@ -19,7 +19,7 @@ from durable_host_providers._sql.statements import Rows, Values, load_statements
 
 from .grants import Grants
 
-__all__ = ["AT_ONCE", "LEASE_BITS", "SQL", "Transaction", "pairs", "rows", "values"]
+__all__ = ["AT_ONCE", "LEASE_BITS", "SQL", "Marks", "Transaction", "pairs", "rows", "values"]
 
 AT_ONCE = 1 << 48
 """Wake-up times below this are numbers of messages, not instants: visible at once, whatever the clock says."""
@@ -55,6 +55,15 @@ _STORED = values("stored_messages")
 _WAKE = rows("wake")
 
 
+class Marks(NamedTuple):
+    """The highest numbers of messages, activities and instances, and the time of the last arrival."""
+
+    message: int
+    arrived: int
+    activity: int
+    instance: int
+
+
 class Transaction:
     """A write transaction in progress.
 
@@ -64,13 +73,21 @@ class Transaction:
         lease: number of the leases that it gives: differs from every other transaction's, of any process, for ever.
         changed: projections that it wrote, for those who watch; None: somebody must read it.
         woken: it may have made instances eligible. `tasks_added`: the same for activities.
-        first_message: number of the first message that it adds; those from there on were never fetched.
+        marks: where numbering stands; kept for the next transaction, as long as nobody else writes.
         touched: instances whose grant no longer tells the truth if this fails.
         committing: rows of instances whose checkpoint is in this transaction: it wakes them itself, after `deliver`.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, grants: Grants, *, owner: int, now: int, until: int, lease: int
+        self,
+        connection: sqlite3.Connection,
+        grants: Grants,
+        *,
+        owner: int,
+        now: int,
+        until: int,
+        lease: int,
+        marks: Marks | None = None,
     ) -> None:
         self.execute = connection.execute
         self.grants = grants
@@ -85,35 +102,39 @@ class Transaction:
         self.committing: dict[str, int] = {}
         self._outgoing: list[Message] = []
         self._message_rows: list[Sequence[object]] = []
-        self._marks: tuple[int, int, int, int] | None = None
-        self.first_message = 1 << 62
+        self.marks = marks
+        self._first_message = 1 << 62
 
     # Numbers of new rows.
 
-    def _numbers(self) -> tuple[int, int, int, int]:
-        if self._marks is None:
+    def _numbers(self) -> Marks:
+        if self.marks is None:
             found: tuple[Any, ...] = self.execute(SQL["marks"]).fetchone()
-            message, arrived, activity, instance = (each or 0 for each in found)
-            self._marks = (message, max(arrived, self.now), activity, instance)
-            self.first_message = message + 1
-        return self._marks
+            self.marks = Marks(*(each or 0 for each in found))
+        return self.marks
 
     def new_messages(self, count: int) -> tuple[int, int]:
         """Numbers for messages: the first, and the time of their arrival, which is never before an earlier one's."""
         message, arrived, activity, instance = self._numbers()
-        self._marks = (message + count, arrived, activity, instance)
+        arrived = max(arrived, self.now)
+        self.marks = Marks(message + count, arrived, activity, instance)
+        self._first_message = min(self._first_message, message + 1)
         return message + 1, arrived
+
+    def is_new(self, message: int) -> bool:
+        """Whether it is this transaction that put the message into an inbox."""
+        return self.marks is not None and self._first_message <= message <= self.marks.message
 
     def new_activities(self, count: int) -> int:
         """Numbers for activities: the first."""
         message, arrived, activity, instance = self._numbers()
-        self._marks = (message, arrived, activity + count, instance)
+        self.marks = Marks(message, arrived, activity + count, instance)
         return activity + 1
 
     def new_instances(self, count: int) -> int:
         """Numbers for instances: the first."""
         message, arrived, activity, instance = self._numbers()
-        self._marks = (message, arrived, activity, instance + count)
+        self.marks = Marks(message, arrived, activity, instance + count)
         return instance + 1
 
     # Messages.

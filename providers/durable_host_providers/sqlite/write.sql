@@ -72,10 +72,11 @@ WHERE activities.lease = asked.column2
 
 -- name: fence
 -- Which checkpoints may be written (the lists of their rows and leases), and for how many of them the lease has not ended
--- at ?1 and the projection stands as this process last saw it.
+-- at ?1 and the projection stands as this process last saw it; and how many have anything in their inbox.
 SELECT
     group_concat(instances.ref), group_concat(instances.lease),
-    total(instances.wake_at > ?1 AND instances.status IS asked.column5 AND instances.execution_id IS asked.column6)
+    total(instances.wake_at > ?1 AND instances.status IS asked.column5 AND instances.execution_id IS asked.column6),
+    total(EXISTS (SELECT 1 FROM messages WHERE messages.ref = instances.ref))
 FROM (VALUES (?, ?, ?, ?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.lease = asked.column2
     AND instances.generation IS asked.column3 AND instances.length IS asked.column4

@@ -37,7 +37,7 @@ from .hub_file import HubFile
 from .instances import create
 from .locking import Delivery, Locking, Unloaded
 from .settings import Settings
-from .transaction import Transaction
+from .transaction import Marks, Transaction
 from .waiting import ActivityWaiter, InstanceWaiter, Outbox, Promise, Waiter, Watchers
 
 __all__ = ["Job", "Writer"]
@@ -109,6 +109,9 @@ class Writer:
         self._looked = self._looked_around = -1e9
         self._look_ahead = False
         self._next_due: int | None = None
+        self._alarm: int | None = None
+        self._settled = False
+        self._marks: Marks | None = None
         self._clocks: tuple[int, float] | None = None
 
     # Called from any thread.
@@ -165,10 +168,11 @@ class Writer:
         return result
 
     def wait(self, waiter: Waiter[Any]) -> None:
-        """Queue a lock call."""
+        """Queue a lock call. If there is nothing for it, as far as is known, the writer need not wake up."""
         with self._mutex:
             self._waiters.append(waiter)
-            self._schedule()
+            if waiter.at_once or not self._settled:
+                self._schedule()
 
     def poke(self) -> None:
         """Look for what time or other processes have brought."""
@@ -206,26 +210,31 @@ class Writer:
     def _drain(self) -> None:
         with self._mutex:
             jobs, self._jobs = self._jobs, []
-            waiters, self._waiters = self._waiters, []
             poked, self._poked = self._poked, False
-            self._scheduled = False
+            self._scheduled = self._settled = False
+            waiters, self._waiters = self._waiters, []
         outbox = Outbox()
+        at_once = False
         for waiter in waiters:
             self._locking.wait(waiter)
+            at_once = at_once or waiter.at_once
         try:
             if jobs:
                 self._run(jobs, outbox)
+            if poked:
+                self._alarm, self._look_ahead = None, True
             elapsed = self._clock.monotonic()
-            if poked or (self._ticking and elapsed - self._looked >= self._poll):
+            if poked or (self._poll and elapsed - self._looked >= self._poll and self._locking.is_awaited()):
                 self._look(elapsed, outbox)
-            if waiters or poked or self._look_ahead:
+            if at_once or self._look_ahead or self._locking.is_worthwhile():
                 self._serve(outbox)
         except Exception as error:
             self._refuse(error, outbox)
-        for waiter in self._locking.take_all(only_at_once=True):
-            outbox.settle(waiter, ())
+        if at_once:
+            for waiter in self._locking.take_all(only_at_once=True):
+                outbox.settle(waiter, ())
         outbox.deliver()
-        self._set_ticking(self._locking.is_awaited() or bool(self._watchers))
+        self._rest()
 
     def _tick(self) -> None:
         """Nothing was asked for a while, but somebody waits."""
@@ -237,17 +246,28 @@ class Writer:
         except Exception as error:
             self._refuse(error, outbox)
         outbox.deliver()
-        self._set_ticking(self._locking.is_awaited() or bool(self._watchers))
+        self._rest()
 
-    def _set_ticking(self, ticking: bool) -> None:
-        if ticking is not self._ticking and self._poll and self._idling is not None:
+    def _rest(self) -> None:
+        """Tick while somebody waits, and know whether a new lock call has to wake this thread."""
+        with self._mutex:
+            waiting = bool(self._waiters) or self._locking.is_awaited()
+            ticking = bool(self._poll) and (waiting or bool(self._watchers))
+            self._settled = (ticking or not self._poll) and not self._look_ahead and self._locking.is_idle()
+        if ticking is not self._ticking and self._idling is not None:
             self._ticking = ticking
             self._idling.when_idle(self._tick if ticking else None, self._poll)
 
     def _run(self, jobs: Sequence[Job], outbox: Outbox) -> None:
         """Apply jobs in one transaction, or say to each why not."""
         try:
-            results = self._transact(jobs, outbox)
+            try:
+                results = self._transact(jobs, outbox)
+            except sqlite3.IntegrityError:
+                if self._marks is None:
+                    raise
+                self._marks = None  # another process took a number that we thought was free
+                results = self._transact(jobs, outbox)
         except StoreError as error:
             for job in jobs:
                 _settle(outbox, job, error)
@@ -263,34 +283,42 @@ class Writer:
 
     def _serve(self, outbox: Outbox) -> None:
         """Lock for those who wait, if there is anything; else see to it that somebody looks in time."""
-        self._look_ahead = False
         for _ in range(2):
             if not self._locking.is_awaited():
                 return
+            self._look_ahead = False
             now = to_micros(self._clock.now())
             try:
                 due, version = self._locking.probe(self.file.connection().execute, now)
             except sqlite3.Error as error:
                 raise self.file.failed(error) from error
             self._compare(version, outbox)
-            self._next_due = due
+            self._next_due = None
+            self._expect(due)
             if not self._locking.is_worthwhile():
-                if due is not None:
-                    self._wake_at(due)
                 return
             self._transact((), outbox)
+
+    def _expect(self, due: int | None) -> None:
+        """Something becomes due: look then."""
+        if due is not None and (self._next_due is None or due < self._next_due):
+            self._next_due = due
+            if self._alarm is None or due < self._alarm:
+                self._alarm = due
+                self._wake_at(due)
 
     def _compare(self, version: int, outbox: Outbox) -> None:
         """If another connection has written, anything may have changed."""
         if self.file.has_changed(version):
             self._look_ahead = True
+            self._marks = None
             self._grants.look_at_all()
             self._watchers.tell_all(outbox)
 
     def _transact(self, jobs: Sequence[Job], outbox: Outbox) -> list[Any]:
         """One transaction; raises StoreError if the file is at fault."""
         try:
-            connection = self.file.connection()
+            connection = self.file.connection_unchecked()
             if not self.file.owner and self._locking.is_awaited():
                 self.file.register()
             self.file.set_durable(any(job.durable for job in jobs))
@@ -305,15 +333,17 @@ class Writer:
             now=now,
             until=now + self._lease,
             lease=self.file.next_lease(),
+            marks=self._marks,
         )
         self._locking.deliveries = []
         try:
             results = self._apply(tx, jobs)
             self._locking.give_out(tx)
             connection.execute("COMMIT")
-            self.file.health.check()
+            self.file.check()
         except BaseException as error:
             raise self._undo(connection, tx, error, outbox) from error
+        self._marks = tx.marks
         self._after(tx, outbox)
         return results
 
@@ -345,6 +375,8 @@ class Writer:
                 connection.execute("ROLLBACK")
         for ref in tx.touched:
             self._grants.drop(ref)
+        if not isinstance(error, sqlite3.IntegrityError):
+            self._marks = None
         self._locking.instances_expected = self._locking.activities_expected = True
         if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.IntegrityError
@@ -365,11 +397,14 @@ class Writer:
         deliveries, self._locking.deliveries = self._locking.deliveries, []
         for delivery in reversed(deliveries):
             self._hand_out(delivery, outbox)
+        if deliveries:
+            self._expect(tx.until)
         if tx.changed and self._watchers:
             self._watchers.tell(tx.changed, outbox)
         if tx.changed or tx.woken or tx.tasks_added:
             self._wrote()
-        self._look_ahead = self._look_ahead or tx.woken or self._grants.next_due(tx.now) is not None
+        self._look_ahead = self._look_ahead or tx.woken
+        self._expect(self._grants.next_due(tx.now))
 
     def _hand_out(self, delivery: Delivery, outbox: Outbox) -> None:
         waiter = delivery.waiter
