@@ -25,7 +25,7 @@ from durable_host.model.instance import HistoryVersion, InstanceQuery, InstanceS
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import Checkpoint, StorageOptions, TaskHubStore
-from durable_host_providers.sqlite import provider
+from durable_host_providers.sqlite import SqliteTaskHubStore, provider
 
 from .sqlite_worker import STEPS, options, start
 
@@ -198,3 +198,35 @@ async def test_events_of_many_processes_arrive_once_each(tmp_path: Path) -> None
         found = Counter(message.id for message in item.inbox)
         assert len(found) == 101
         assert set(found.values()) == {1}
+
+
+async def test_numbers_that_another_process_took_are_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqliteTaskHubStore, "_wrote", lambda store: None)  # as if the other were another process
+    file = tmp_path / "hub.db"
+    environment = system_environment()
+    hubs = [provider.open(options(file, pollInterval=0), environment).hub for _ in range(2)]
+    await hubs[0].create()
+    async with hubs[0] as one, hubs[1] as two:
+        for number in range(20):
+            assert await (one, two)[number % 2].create_instance(start(environment, f"{number}"), replaceable=())
+
+        items = await one.lock_orchestrations(100, wait=timedelta(0), cache=_Forgetful())
+        assert sorted(int(item.instance_id) for item in items) == list(range(20))
+        assert {len(item.inbox) for item in items} == {1}
+
+
+async def test_a_job_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
+    environment = system_environment()
+    hub = provider.open(options(tmp_path / "hub.db"), environment).hub
+    await hub.create()
+    async with hub as store:
+        starts = [start(environment, name) for name in ("a", "b\udc80", "c")]
+
+        heard = await asyncio.gather(
+            *(store.create_instance(each, replaceable=()) for each in starts), return_exceptions=True
+        )
+
+        assert (heard[0], heard[2]) == (True, True)
+        assert isinstance(heard[1], UnicodeError)
