@@ -25,6 +25,9 @@ from durable_host.errors import ConfigurationError
 
 __all__ = ["listening_sockets", "supervise"]
 
+_REVIVE_AFTER = 1.0
+_MOST_DEATHS = 3
+_DEATHS_WITHIN = 1800.0
 _LOOK_EVERY = 0.3
 _SETTLE = 0.3
 _STOP_LIMIT = 20.0
@@ -124,6 +127,7 @@ class _Supervisor:
         self._running: _Child | None = None
         self._coming: _Child | None = None
         self._signals = 0
+        self._deaths: list[float] = []
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -136,9 +140,12 @@ class _Supervisor:
             ended = self._running is not None and self._running.process.returncode is not None
             if ended:
                 assert self._running is not None
-                complain(f"The host ended with {self._running.process.returncode}; waiting for a change.", warning=True)
+                code = self._running.process.returncode
                 await self._running.stop()
                 self._running = None
+                if not await self._revive(code):
+                    return 1
+                continue
             await self._pause(_LOOK_EVERY)
             now = await self._settled(seen)
             if now is None or self._stop.is_set():
@@ -153,6 +160,22 @@ class _Supervisor:
         if self._running is not None:
             return max(0, await self._running.stop())
         return 0
+
+    async def _revive(self, code: int | None) -> bool:
+        """Start a host again that ended by itself; False: it does so again and again.
+
+        Requests wait in the listening socket meanwhile. Source: functions-host.md 9.2, with a shorter pause.
+        """
+        now = asyncio.get_running_loop().time()
+        self._deaths = [each for each in self._deaths if each > now - _DEATHS_WITHIN] + [now]
+        if len(self._deaths) >= _MOST_DEATHS:
+            complain(f"The host ended with {code}, {_MOST_DEATHS} times within 30 minutes. Shutting down.")
+            return False
+        complain(f"The host ended with {code}; it is started again.", warning=True)
+        await self._pause(_REVIVE_AFTER)
+        if not self._stop.is_set() and not await self._replace() and not self._stop.is_set():
+            complain("The app did not start; waiting for a change.", warning=True)
+        return True
 
     async def _replace(self) -> bool:
         """Load the present version and put it in the place of the running one; False: it cannot be loaded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,41 @@ def test_a_host_does_not_outlive_its_supervisor(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_until(lambda: not _answers(host), "the port is closed")
+
+
+_PID_ROUTE = """
+
+@app.route(route="pid", methods=["GET"])
+def pid(req: df.HttpRequest) -> df.HttpResponse:
+    import os
+
+    return df.HttpResponse(str(os.getpid()))
+"""
+
+
+def test_a_host_that_dies_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+    with (app / "function_app.py").open("a") as code:
+        code.write(_PID_ROUTE)
+
+    with HostProcess(app, "--reload") as host:
+        for death in range(1, 4):
+            os.kill(_pid(host), signal.SIGKILL)
+            if death < 3:
+                wait_until(partial(_revivals, host, death), "it is missed")
+                assert _version(host) == "one"
+        assert host.process is not None
+        assert host.process.wait(timeout=30) == 1
+        assert "3 times within 30 minutes" in host.printed()
+
+
+def _revivals(host: HostProcess, count: int) -> bool:
+    return host.printed().count("it is started again") == count
+
+
+def _pid(host: HostProcess) -> int:
+    """The process that runs the app."""
+    return int(host.request("GET", "/api/pid").body)
 
 
 def _answers(host: HostProcess) -> bool:
