@@ -203,7 +203,10 @@ async def test_events_of_many_processes_arrive_once_each(tmp_path: Path) -> None
 async def test_numbers_that_another_process_took_are_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqliteTaskHubStore, "_wrote", lambda store: None)  # as if the other were another process
+    def silent(store: SqliteTaskHubStore) -> None:
+        """As if the other were another process."""
+
+    monkeypatch.setattr(SqliteTaskHubStore, "_wrote", silent)
     file = tmp_path / "hub.db"
     environment = system_environment()
     hubs = [provider.open(options(file, pollInterval=0), environment).hub for _ in range(2)]
