@@ -46,6 +46,8 @@ class AzureClient(AzureProcess):
                 await self.ports.write_row(pending_state(start), row.etag if row is not None else None)
             except ConflictError:
                 row = await self.ports.read_row(start.target)
+                # The message that is out may have met the instance alive, and been dropped.
+                await self.ports.put_control(start, delay_until(start.visible_at, self._environment.clock.now()))
                 continue
             finally:
                 # A hidden column remembers who created the row, for a caller that asks again after a cut connection.

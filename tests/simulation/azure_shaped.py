@@ -144,9 +144,12 @@ class AzureShapedStore(AzureClient):
             whole += self._random.randrange(2)
         sizes = [max(whole, BATCH), *[BATCH] * len(rows)]
         length = first
-        while rows:
+        first_batch = True
+        # INVARIANT: also without rows (ended before it began), since only the sentinel fences the start that comes.
+        while rows or first_batch:
+            first_batch = False
             batch, rows = rows[: sizes[0]], rows[sizes.pop(0) :]
-            length = max(length, *(index + 1 for index, _ in batch))
+            length = max([length, *(index + 1 for index, _ in batch)])
             try:
                 known.sentinel = await self.ports.write_history(
                     instance_id,

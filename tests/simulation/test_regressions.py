@@ -19,6 +19,10 @@ from tests.simulation.suites import run_seed
         ("memory", "scheduled", 1),
         # Of the model store: a repair overwrote the row that a client had just created anew.
         ("azure", "reuse", 34),
+        # Of the model store: an instance that was terminated before it began had no sentinel to fence its start.
+        ("azure", "control", 1071),
+        # Of the model store: a start met the instance alive and was dropped, then its creator replaced the ended one.
+        ("azure", "reuse", 1291),
         # Of the model store: an older row was written late, over the row of an instance that had ended.
         ("azure", "scheduled", 10),
         # Of the model store: what a failed commit had written in part was taken for what had been read.
