@@ -32,7 +32,7 @@ from durable_host.testing.scenario import Report, Scenario, SimulatedHub, World
 from durable_host.testing.tape import Tape
 from durable_host.worker import TaskHubWorker
 
-__all__ = ["SimulatedRun", "innermost"]
+__all__ = ["Process", "SimulatedRun", "innermost"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
