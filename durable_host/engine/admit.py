@@ -248,7 +248,12 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
         elif isinstance(event, ExecutionTerminated):
             terminated = True
         elif isinstance(event, ExecutionRewound):
-            continue  # it runs already, and will answer its parent when it ends
+            if event.parent is None:
+                continue
+            # It runs already, and will answer its parent when it ends. Recorded nevertheless: the parent may have
+            # failed by a ghost's reply, and the reply that comes must not bear the id of that one, which derives from
+            # the length of this history and which the parent remembers.
+            event = GenericEvent(timestamp=event.timestamp, data=event.reason)
         elif not isinstance(event, EventRaised | GenericEvent):
             admission.dropped.append(Dropped(message, f"{event_type(event)} is not sent to instances"))
             continue

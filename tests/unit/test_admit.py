@@ -255,6 +255,17 @@ def test_child_that_was_rewound_and_has_ended_repeats_its_reply_to_the_same_requ
     assert admission.repeat == (request, PARENT)
 
 
+def test_parents_rewind_of_a_child_that_still_runs_is_recorded_once() -> None:
+    request = message(ExecutionRewound(timestamp=at(5), reason="again", parent=PARENT), "rw", execution=None)
+
+    first = admit(running(), [request], max_deferrals=5)
+    again = admit(running(*first.new), [request], max_deferrals=5)
+
+    assert first.new == [GenericEvent(timestamp=at(5), data="again", message_id=MessageId("rw"))]
+    assert again.new == []
+    assert again.consumed == ["rw"]
+
+
 def test_rewind_of_an_instance_that_is_gone_answers_the_parent() -> None:
     request = message(ExecutionRewound(timestamp=at(5), parent=PARENT), "rw", execution=None)
 
