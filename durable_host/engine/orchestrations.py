@@ -429,7 +429,11 @@ class OrchestrationDispatcher:
             position.session.close()
         orphans, held.results = held.results, []
         if orphans:
-            self._group.create_task(self._send_home(orphans))
+            sending = self._send_home(orphans)
+            try:
+                self._group.create_task(sending)
+            except RuntimeError:
+                sending.close()  # the worker is going down: their leases run out and the activities run again
 
     async def _release(self, idle: Sequence[HeldInstance]) -> None:
         if not idle:
