@@ -24,10 +24,15 @@ __all__ = ["hub_points", "jobs", "run_job", "run_seed"]
 
 
 def run_seed(hub: str, scenario: str, seed: int) -> Report:
-    """One run."""
-    logging.getLogger("durable_host").setLevel(logging.CRITICAL)
+    """One run; faults by the thousand are nothing to log."""
     command = f"python -m tests.simulation.suites --hub {hub} --scenario {scenario} --seed {seed}"
-    return run(SCENARIOS[scenario](), seed, hub=HUBS[hub], command=command)
+    log = logging.getLogger("durable_host")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return run(SCENARIOS[scenario](), seed, hub=HUBS[hub], command=command)
+    finally:
+        log.setLevel(level)
 
 
 def run_job(hub: str, job: tuple[str, int]) -> Report:
