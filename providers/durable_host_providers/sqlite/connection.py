@@ -12,7 +12,7 @@ from durable_host.errors import StoreMismatchError, StoreUnavailableError
 
 from .settings import Settings
 
-__all__ = ["FileIdentity", "Health", "connect", "is_lasting", "translate"]
+__all__ = ["FileIdentity", "Health", "connect", "is_busy", "is_lasting", "translate"]
 
 OLDEST_SQLITE = (3, 35, 0)
 """RETURNING, and UPDATE … FROM."""
@@ -103,6 +103,11 @@ def translate(error: sqlite3.Error, settings: Settings) -> StoreUnavailableError
         case _:
             text = f"The hub file {where} could not be used {said}."
     return StoreUnavailableError(text)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection is writing."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def is_lasting(error: sqlite3.Error) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +19,8 @@ from durable_host.errors import StoreError, StoreMismatchError, StoreUnavailable
 from durable_host_providers._sql.migrate import load_migrations, pending
 from durable_host_providers._sql.rows import to_micros
 
-from .connection import FileIdentity, Health, connect, is_lasting, translate
-from .owners import OwnerFile, is_alive, remove_orphans
+from .connection import FileIdentity, Health, connect, is_busy, is_lasting, translate
+from .owners import OwnerFile, Turn, is_alive, remove_folder, remove_orphans
 from .settings import Settings
 from .transaction import AT_ONCE, LEASE_BITS, SQL
 
@@ -39,6 +40,15 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x44555248
 """`DURH`."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.0005, 0.002
+"""Seconds between two attempts to begin a transaction."""
+
+_COURTESY = 0.25
+"""Seconds for which another process is let go first."""
+
+_pause = threading.Event()
+"""Never set."""
 
 _RECHECK_EVERY = 5.0
 """Seconds between two looks at a damaged file."""
@@ -162,10 +172,7 @@ def delete_hub(settings: Settings) -> None:
         raise translate(error, settings) from error
     finally:
         connection.close()
-    folder = owners_folder(path)
-    remove_orphans(folder)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    remove_folder(owners_folder(path))
     for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         each.unlink(missing_ok=True)
 
@@ -192,6 +199,8 @@ class HubFile:
         self._hub_identity: str | None = None
         self._durable = True
         self._owner_file: OwnerFile | None = None
+        self._turn: Turn | None = None
+        self._busy = settings.busy.total_seconds()
         self._data_version = 0
         self._leases = 0
         self._other_owners: list[tuple[int, str]] | None = None
@@ -247,6 +256,7 @@ class HubFile:
             self._hub_identity = identity
             self.health.identity = None if settings.path is None else FileIdentity(settings.path)
             self._data_version = connection.execute("PRAGMA data_version").fetchone()[0]
+            connection.execute("PRAGMA busy_timeout = 0")  # `transaction` waits more evenly
         except sqlite3.Error as error:
             connection.close()
             raise self.health.failed(error) from error
@@ -278,6 +288,45 @@ class HubFile:
         """A number for the leases of one transaction."""
         self._leases += 1
         return (self.owner << LEASE_BITS) + self._leases
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a write transaction, in turn with other processes that want to.
+
+        Raises:
+            sqlite3.OperationalError: another process has been writing for too long.
+        """
+        turn = self._turn
+        ours = turn is None or turn.take()
+        waited, pause = 0.0, _FIRST_PAUSE
+        try:
+            while True:
+                # Whoever has the turn may stand still: it is a courtesy, not a lock.
+                if ours or waited >= _COURTESY:
+                    try:
+                        connection.execute("BEGIN IMMEDIATE")
+                        return
+                    except sqlite3.OperationalError as error:
+                        if not is_busy(error) or waited >= self._busy:
+                            raise
+                _pause.wait(pause)
+                waited += pause
+                pause = min(pause * 2, _LAST_PAUSE)
+                ours = ours or (turn is not None and turn.take())
+        finally:
+            if ours and turn is not None:
+                turn.give()
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sqlite3.Connection) -> Generator[None]:
+        """A write transaction around a block."""
+        self.begin(connection)
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
 
     def data_version(self) -> int:
         """SQLite's `data_version`: another number after each transaction of another connection."""
@@ -311,13 +360,14 @@ class HubFile:
         try:
             # Locked before it is announced, so that nobody finds a name without a lock.
             file = OwnerFile(folder, self._environment.ids.new_id())
+            self._turn = self._turn or Turn(folder)
         except OSError as error:
             raise StoreUnavailableError(
                 f"The folder {folder} cannot be written ({error.strerror}); give the user of this process the right to."
             ) from error
         try:
             self.set_durable(False)
-            with _transaction(connection):
+            with self.transaction(connection):
                 for owner, name, app in connection.execute(SQL["owners"]).fetchall():
                     if not is_alive(folder, name):
                         disown(connection, owner)
@@ -352,7 +402,7 @@ class HubFile:
             return False
         connection = self.connection()
         self.set_durable(False)
-        with _transaction(connection):
+        with self.transaction(connection):
             for owner in dead:
                 disown(connection, owner)
         self._other_owners = None
@@ -373,7 +423,7 @@ class HubFile:
         """
         connection = self.connection()
         self.set_durable(False)
-        with _transaction(connection):
+        with self.transaction(connection):
             self._shorten_leases(connection)
 
     def _shorten_leases(self, connection: sqlite3.Connection) -> None:
@@ -399,7 +449,7 @@ class HubFile:
             try:
                 self.health.check()
                 self.set_durable(False)
-                with _transaction(self._connection):
+                with self.transaction(self._connection):
                     disown(self._connection, self.owner)
             except (sqlite3.Error, StoreError) as error:
                 # The lock file is free now, so others take over what is still locked.
@@ -407,6 +457,9 @@ class HubFile:
         if self._owner_file is not None:
             self._owner_file.close()
             self._owner_file = None
+        if self._turn is not None:
+            self._turn.close()
+            self._turn = None
         self.owner = 0
         self._drop_connection()
         self.health.identity = self.health.damage = None
@@ -420,18 +473,6 @@ def disown(connection: sqlite3.Connection, owner: int) -> None:
     connection.execute(SQL["disown_activities"], bounds)
     connection.execute(SQL["disown_host_leases"], (owner,))
     connection.execute(SQL["drop_owner"], (owner,))
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _connect(settings: Settings, *, create: bool = False) -> sqlite3.Connection:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 from pathlib import Path
 
-__all__ = ["OwnerFile", "is_alive", "remove_orphans"]
+__all__ = ["OwnerFile", "Turn", "is_alive", "remove_folder", "remove_orphans"]
 
 if sys.platform == "win32":
     import msvcrt
@@ -27,6 +28,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -37,8 +41,12 @@ else:
             return False
         return True
 
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
 
 _SUFFIX = ".lock"
+_TURN = "turn"
 
 
 class OwnerFile:
@@ -74,6 +82,38 @@ class OwnerFile:
         """Remove the file and let go of the lock."""
         _remove(self._path)
         os.close(self._descriptor)
+
+
+class Turn:
+    """The right to be the next who writes.
+
+    SQLite lets in whoever asks in the right moment, and that is nearly always the process that has just let go: of two
+    busy processes one would wait for half a second. Who holds the turn asks first; who has written queues up again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+
+    def take(self) -> bool:
+        """Take the turn if nobody has it."""
+        return _try_lock(self._descriptor)
+
+    def give(self) -> None:
+        """Let the next one have it."""
+        _unlock(self._descriptor)
+
+    def close(self) -> None:
+        """Forget about it."""
+        self._close()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder of a hub that is deleted, unless somebody lives there."""
+    remove_orphans(folder)
+    _remove(folder / _TURN)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def is_alive(folder: Path, name: str) -> bool:

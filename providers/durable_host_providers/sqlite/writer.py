@@ -322,7 +322,7 @@ class Writer:
             if not self.file.owner and self._locking.is_awaited():
                 self.file.register()
             self.file.set_durable(any(job.durable for job in jobs))
-            connection.execute("BEGIN IMMEDIATE")
+            self.file.begin(connection)
         except sqlite3.Error as error:
             raise self.file.failed(error) from error
         now = to_micros(self._clock.now())
