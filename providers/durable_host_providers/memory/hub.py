@@ -193,6 +193,7 @@ class HubState:
         """Let a message come back later."""
         record = instance.given.pop(message_id, None) or instance.fresh.pop(message_id, None)
         if record is not None:
+            record.token = 0  # a lease that is renewed after its end must not take it for given
             record.since = now + timedelta(seconds=min(2.0 ** min(record.deliveries, 10), 600.0))
             self._delay(record)
 
