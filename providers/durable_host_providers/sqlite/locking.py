@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _LEASE_INSTANCES = values("lease_instances")
 _RELEASE_INSTANCES = values("release_instances")
+_END_INSTANCES = values("end_instances")
 _POSTPONE_INSTANCES = values("postpone_instances")
 _EXTEND_INSTANCES = values("extend_instances")
 _LEASED_INSTANCES = rows("leased_instances")
@@ -227,8 +228,8 @@ class Locking:
             return
         inboxes = _inboxes(tx, [row[0] for row in chosen])
         idle = [row[0] for row in chosen if row[0] not in inboxes]
-        if idle:  # a lease ended while nothing was waiting
-            _RELEASE_INSTANCES.do(tx.execute, idle)
+        if idle:
+            _END_INSTANCES.do(tx.execute, idle)
             _DROP_PLACES.do(tx.execute, idle)
             chosen = [row for row in chosen if row[0] in inboxes]
         places = self._places(self._instance_waiters, InstanceWaiter, len(chosen))

@@ -42,7 +42,7 @@ SELECT
     (
         SELECT min(max(arrived_at, ifnull(visible_at, 0)))
         FROM messages JOIN instances ON instances.ref = messages.ref
-        WHERE due <= ?1 AND quarantined IS NULL AND (lease IS NULL OR wake_at <= ?1)
+        WHERE due <= ?1 AND quarantined IS NULL AND (ifnull(lease, 0) <= 0 OR wake_at <= ?1)
     ),
     (SELECT count(*) FROM instances WHERE quarantined IS NOT NULL)
 
@@ -65,7 +65,7 @@ ORDER BY deliveries DESC LIMIT ?2
 -- Instances whose oldest message was fetched at least twice and waits.
 SELECT instances.instance_id, instances.name, max(messages.deliveries), instances.wake_at
 FROM messages JOIN instances ON instances.ref = messages.ref
-WHERE messages.deliveries >= 2 AND quarantined IS NULL AND (lease IS NULL OR wake_at <= ?1)
+WHERE messages.deliveries >= 2 AND quarantined IS NULL AND (ifnull(lease, 0) <= 0 OR wake_at <= ?1)
 GROUP BY messages.ref ORDER BY max(messages.deliveries) DESC LIMIT ?2
 
 -- name: read_document

@@ -175,7 +175,7 @@ class Transaction:
                 due = self.put(ref, messages)
                 if quarantined:
                     continue
-                if lease is not None and wake_at > self.now:
+                if lease is not None and lease > 0 and wake_at > self.now:
                     grant = self.grants.by_ref.get(ref)
                     if grant is not None and grant.held and grant.lease == lease:
                         self.grants.look(ref, due, self.now)

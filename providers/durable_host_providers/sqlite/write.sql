@@ -35,6 +35,12 @@ UPDATE instances SET lease = ?1, wake_at = ?2 WHERE ref IN (? ...)
 UPDATE instances SET lease = NULL, wake_at = (SELECT min(due) FROM messages WHERE messages.ref = instances.ref)
 WHERE ref IN (? ...) AND quarantined IS NULL
 
+-- name: end_instances
+-- Leases that have ended while nothing waits; they stay current, turned negative, until somebody takes the instance.
+UPDATE instances SET
+    lease = -abs(lease), wake_at = (SELECT min(due) FROM messages WHERE messages.ref = instances.ref)
+WHERE ref IN (? ...)
+
 -- name: postpone_instances
 -- Unlock instances; what was given comes back after a delay that ends at ?1, or with the next message before that.
 UPDATE instances SET lease = NULL, wake_at = min(
@@ -44,17 +50,17 @@ WHERE ref IN (? ...) AND quarantined IS NULL
 
 -- name: extend_instances
 -- Renew the leases of instances, which were compared before.
-UPDATE instances SET wake_at = ?1 WHERE ref IN (? ...)
+UPDATE instances SET lease = abs(lease), wake_at = ?1 WHERE ref IN (? ...)
 
 -- name: keep_instances
 -- Stay locked without a new projection: a lease that has ended at ?2 is renewed.
-UPDATE instances SET wake_at = ?1 WHERE wake_at <= ?2 AND ref IN (? ...)
+UPDATE instances SET lease = abs(lease), wake_at = ?1 WHERE (lease < 0 OR wake_at <= ?2) AND ref IN (? ...)
 
 -- name: leased_instances
 -- Which of these leases of instances are current: the lists of their rows and of their numbers.
-SELECT group_concat(instances.ref), group_concat(instances.lease)
+SELECT group_concat(instances.ref), group_concat(asked.column2)
 FROM (VALUES (?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
-WHERE instances.lease = asked.column2
+WHERE abs(instances.lease) = asked.column2
 
 -- name: live_instances
 -- Which of these leases of instances are current and have not ended at ?1.
@@ -74,16 +80,16 @@ WHERE activities.lease = asked.column2
 -- Which checkpoints may be written (the lists of their rows and leases), and for how many of them the lease has not ended
 -- at ?1 and the projection stands as this process last saw it; and how many have anything in their inbox.
 SELECT
-    group_concat(instances.ref), group_concat(instances.lease),
-    total(instances.wake_at > ?1 AND instances.status IS asked.column5 AND instances.execution_id IS asked.column6),
+    group_concat(instances.ref), group_concat(asked.column2),
+    total(instances.wake_at > ?1 AND instances.lease > 0 AND instances.status IS asked.column5 AND instances.execution_id IS asked.column6),
     total(EXISTS (SELECT 1 FROM messages WHERE messages.ref = instances.ref))
 FROM (VALUES (?, ?, ?, ?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
-WHERE instances.lease = asked.column2
+WHERE abs(instances.lease) = asked.column2
     AND instances.generation IS asked.column3 AND instances.length IS asked.column4
 
 -- name: steady
 -- Those of the fenced checkpoints for which that holds.
-SELECT group_concat(instances.ref) FILTER (WHERE instances.wake_at > ?1)
+SELECT group_concat(instances.ref) FILTER (WHERE instances.wake_at > ?1 AND instances.lease > 0)
 FROM (VALUES (?, ?, ?) ...) AS asked CROSS JOIN instances ON instances.ref = asked.column1
 WHERE instances.status IS asked.column2 AND instances.execution_id IS asked.column3
 
@@ -104,9 +110,10 @@ UPDATE instances SET
     state = asked.column10, output = asked.column11, custom_status = asked.column12, failure = asked.column13,
     input = CASE WHEN asked.column15 THEN asked.column14 ELSE instances.input END,
     large = CASE WHEN asked.column15 THEN asked.column16 ELSE (instances.large & 1) | asked.column16 END,
-    lease = CASE WHEN asked.column17 THEN instances.lease END,
+    lease = CASE WHEN asked.column17 THEN abs(instances.lease) END,
     wake_at = CASE
-        WHEN asked.column17 THEN CASE WHEN instances.wake_at > ?1 THEN instances.wake_at ELSE ?2 END
+        WHEN asked.column17 THEN
+            CASE WHEN instances.wake_at > ?1 AND instances.lease > 0 THEN instances.wake_at ELSE ?2 END
         ELSE (SELECT min(due) FROM messages WHERE messages.ref = instances.ref)
     END
 FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ...) AS asked
@@ -118,7 +125,7 @@ SELECT start_id, state IS NULL, json_extract(state, '$.version') IS NULL FROM in
 
 -- name: drop_places
 -- Places for messages to instances that never ran, once their inbox is empty.
-DELETE FROM instances WHERE ref IN (? ...) AND state IS NULL AND lease IS NULL AND quarantined IS NULL
+DELETE FROM instances WHERE ref IN (? ...) AND state IS NULL AND ifnull(lease, 0) <= 0 AND quarantined IS NULL
     AND NOT EXISTS (SELECT 1 FROM messages WHERE messages.ref = instances.ref)
 
 -- name: add_payloads
@@ -302,7 +309,7 @@ SELECT max(lease_length) FROM owners
 
 -- name: clamp_instances
 -- Leases that end later than any lease can: the clock was stepped back since they were given.
-UPDATE instances SET wake_at = ?1 WHERE wake_at > ?1 AND lease IS NOT NULL
+UPDATE instances SET wake_at = ?1 WHERE wake_at > ?1 AND lease > 0
 
 -- name: clamp_activities
 -- The same for activities.

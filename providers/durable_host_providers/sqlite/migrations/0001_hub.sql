@@ -18,7 +18,7 @@ CREATE TABLE owners (
 -- An instance, or a place for messages to one that has not run (`state` is NULL then).
 --   wake_at       when it next wants a worker: NULL: never; below 2^48: at once, in order of arrival (the number of the
 --                 oldest message); else an instant: a delayed message is due, or, with a lease, the lease ends.
---   lease         the current lease, or NULL.
+--   lease         the current lease, or NULL. Negative: it has ended, nothing waits, and nobody else has taken it.
 --   generation, length   the version of the committed history; NULL before the first commit.
 --   start_id      the message that create_instance accepted last.
 --   large         bit mask of payloads that are kept in `payloads`.
