@@ -65,7 +65,7 @@ class TestSqliteOnARealLoop(TestSqlite):
     values: ClassVar[Mapping[str, object]] = {}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(call_sequences())
 def test_sqlite_and_memory_agree(calls: list[Call]) -> None:
     assert observe(calls, sqlite) == observe(calls, memory)
