@@ -231,14 +231,7 @@ def _schedule_activity(
     )
     unknown = rules.unknown("activity", action.name)
     if unknown is not None:
-        failed = TaskFailed(
-            timestamp=now,
-            task_id=action.id,
-            reason=unknown,
-            failure=Failure(type="LookupError", message=unknown, non_retriable=True),
-            dispatch_id=identity,
-        )
-        decision.messages.append(_to_self(started, failed, identity))
+        decision.messages.append(_refusal(TaskFailed, started, action.id, unknown, identity, now))
         return
     decision.activities.append(
         ActivityTask(
@@ -295,14 +288,8 @@ def _start_child(
     unknown = rules.unknown("orchestrator", action.name)
     if unknown is not None:
         if not action.detached:
-            failed = SubOrchestrationInstanceFailed(
-                timestamp=now,
-                task_id=action.id,
-                reason=unknown,
-                failure=Failure(type="LookupError", message=unknown, non_retriable=True),
-                dispatch_id=identity,
-            )
-            decision.messages.append(_to_self(started, failed, identity))
+            answer = SubOrchestrationInstanceFailed
+            decision.messages.append(_refusal(answer, started, action.id, unknown, identity, now))
         return
     tags = {**(started.tags or {}), **(action.tags or {})}
     start = ExecutionStarted(
@@ -411,11 +398,26 @@ def _limit_reached(index: HistoryIndex, actions: Sequence[Action], limit: int, n
     )
 
 
-def _to_self(started: ExecutionStarted, event: HistoryEvent, identity: DispatchId) -> Message:
+def _refusal(
+    answer: type[TaskFailed] | type[SubOrchestrationInstanceFailed],
+    started: ExecutionStarted,
+    task_id: int,
+    reason: str,
+    identity: DispatchId,
+    now: datetime,
+) -> Message:
+    """The failure that a call of an unknown function is answered with, sent by the instance to itself."""
+    failed = answer(
+        timestamp=now,
+        task_id=task_id,
+        reason=reason,
+        failure=Failure(type="LookupError", message=reason, non_retriable=True),
+        dispatch_id=identity,
+    )
     return Message(
         id=MessageId(f"{identity}:unknown"),
         target=started.instance_id,
-        event=event,
+        event=failed,
         execution_id=started.execution_id,
         deliveries=0,
     )
