@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,8 @@ from durable_host.testing.store_contract.steps import (
 __all__ = ["CancellationContract", "EligibilityContract", "WaitingContract"]
 
 LONG = timedelta(seconds=20)
+SOON = timedelta(seconds=10)
+"""Less than a lease: what is not given back is not there."""
 
 
 class EligibilityContract(ContractBase):
@@ -312,8 +316,7 @@ class CancellationContract(ContractBase):
             call.cancel()
             (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = [] if isinstance(outcome, BaseException) else list(outcome)
-            locked += await lock(store)
+            locked = await _all_of(outcome, 1, lambda: lock(store, wait=SOON))
 
             assert [item.instance_id for item in locked] == [f"a{turns}"]
             await commit(store, advance(hub, locked[0]))
@@ -333,8 +336,7 @@ class CancellationContract(ContractBase):
             call.cancel()
             (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = [] if isinstance(outcome, BaseException) else list(outcome)
-            locked += await lock_tasks(store)
+            locked = await _all_of(outcome, 1, lambda: lock_tasks(store, wait=SOON))
 
             assert len(locked) == 1
 
@@ -351,8 +353,7 @@ class CancellationContract(ContractBase):
             call.cancel()
             (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = [] if isinstance(outcome, BaseException) else list(outcome)
-            locked += await lock(store)
+            locked = await _all_of(outcome, len(names), lambda: lock(store, wait=SOON))
 
             assert sorted(item.instance_id for item in locked) == names
             for item in locked:
@@ -387,3 +388,11 @@ class CancellationContract(ContractBase):
         assert sorted(item.instance_id for item in locked) == ["a", "b", "c"]
         for item in locked:
             assert await commit(store, advance(hub, item)) is CommitOutcome.COMMITTED
+
+
+async def _all_of(outcome: Any, count: int, lock_more: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
+    """What a cancelled call returned after all, and what it gave back, which may take a moment."""
+    locked = [] if isinstance(outcome, BaseException) else list(outcome)
+    while len(locked) < count and (more := await lock_more()):
+        locked += more
+    return locked
