@@ -101,49 +101,62 @@ class TaskHubClient:
         now = self._environment.clock.now()
         name = function_name(orchestrator)
         _check_texts(name, version, *(text for pair in tags.items() for text in pair) if tags else ())
-        generation = 0
         allowed: frozenset[RuntimeStatus] = frozenset()
         if instance_id is None:
             target = InstanceId(self._environment.ids.new_id())
         else:
             target = check_instance_id(instance_id)
             allowed = frozenset(replaceable)
-            present = await self._retry(lambda: self.store.get_instance(target, with_payloads=False))
-            if present is not None:
-                if present.status not in allowed:
-                    raise InstanceExistsError(target, present.status.value)
-                generation = (present.starts or 0) + 1
         scheduled = _moment(start_at, now)
+        event = ExecutionStarted(
+            timestamp=now,
+            instance_id=target,
+            execution_id=ExecutionId(self._environment.ids.new_id()),
+            name=name,
+            version=version,
+            input=_text(input, input_json),
+            tags=dict(tags) if tags else None,
+            traceparent=traceparent,
+            tracestate=tracestate,
+            scheduled_at=scheduled,
+            generation=0,
+            replaceable=tuple(sorted(allowed, key=lambda status: status.value)),
+            restarted_from=restarted_from,
+        )
         start = Message(
             id=MessageId(self._environment.ids.new_id()),
             target=target,
-            event=ExecutionStarted(
-                timestamp=now,
-                instance_id=target,
-                execution_id=ExecutionId(self._environment.ids.new_id()),
-                name=name,
-                version=version,
-                input=_text(input, input_json),
-                tags=dict(tags) if tags else None,
-                traceparent=traceparent,
-                tracestate=tracestate,
-                scheduled_at=scheduled,
-                generation=generation,
-                replaceable=tuple(sorted(allowed, key=lambda status: status.value)),
-                restarted_from=restarted_from,
-            ),
+            event=event,
+            execution_id=event.execution_id,
             visible_at=scheduled if scheduled is not None and scheduled > now else None,
             deliveries=0,
         )
-        assert isinstance(start.event, ExecutionStarted)
-        start = msgspec.structs.replace(start, execution_id=start.event.execution_id)
-        if not await self._retry(
-            lambda: self.store.create_instance(start, replaceable=allowed, transaction=connection),
+        # A new id is the usual case, and a store that does all or nothing tells by itself whether it is one.
+        may_be_new = instance_id is None or self.store.traits.atomic_commit
+        if not (may_be_new and await self._create(start, frozenset(), connection)):
+            await self._replace(start, event, allowed, connection)
+        return target
+
+    async def _create(self, start: Message, replaceable: frozenset[RuntimeStatus], connection: object | None) -> bool:
+        return await self._retry(
+            lambda: self.store.create_instance(start, replaceable=replaceable, transaction=connection),
             repeat=connection is None,
-        ):
+        )
+
+    async def _replace(
+        self, start: Message, event: ExecutionStarted, allowed: frozenset[RuntimeStatus], connection: object | None
+    ) -> None:
+        """Start where an instance may stand already, if that gives way."""
+        target = start.target
+        present = await self._retry(lambda: self.store.get_instance(target, with_payloads=False))
+        if present is not None:
+            if present.status not in allowed:
+                raise InstanceExistsError(target, present.status.value)
+            following = msgspec.structs.replace(event, generation=(present.starts or 0) + 1)
+            start = msgspec.structs.replace(start, event=following)
+        if not await self._create(start, allowed, connection):
             winner = await self.store.get_instance(target, with_payloads=False)
             raise InstanceExistsError(target, winner.status.value if winner else RuntimeStatus.PENDING.value)
-        return target
 
     async def restart(
         self, instance_id: str, *, new_instance_id: str | None = None, same_id: bool = False, version: str | None = None
