@@ -2,7 +2,8 @@
 
 The file has the truth: a lease is current if its row says so. This memory saves reading: it knows which messages a
 holder has been given, how the projection stood, and whose inbox is to be looked at. It is used on the writer thread
-only, is changed while a transaction is built, and is dropped for every instance that a failed transaction touched.
+only (but for `is_running`), is changed while a transaction is built, and is dropped for every instance that a failed
+transaction touched.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import heapq
 import msgspec
 
 from durable_host.model.instance import HistoryVersion
+from durable_host.model.status import RuntimeStatus
 
 __all__ = ["ActivityToken", "Grant", "Grants", "InstanceToken"]
+
+_OPEN = frozenset(status.value for status in RuntimeStatus if not status.is_terminal)
 
 
 class InstanceToken(msgspec.Struct, frozen=True, gc=False):
@@ -66,12 +70,14 @@ class Grants:
 
     def __init__(self) -> None:
         self.by_ref: dict[int, Grant] = {}
+        self._by_id: dict[str, Grant] = {}
         self.arrived: dict[int, None] = {}
         self._later: list[tuple[int, int]] = []
 
     def add(self, grant: Grant) -> None:
         """Remember a lease; it takes the place of an earlier one of the same instance."""
         self.by_ref[grant.ref] = grant
+        self._by_id[grant.instance_id] = grant
 
     def find(self, token: InstanceToken) -> Grant | None:
         """What is known of this lease."""
@@ -80,8 +86,15 @@ class Grants:
 
     def drop(self, ref: int) -> None:
         """Forget an instance."""
-        self.by_ref.pop(ref, None)
+        grant = self.by_ref.pop(ref, None)
+        if grant is not None and self._by_id.get(grant.instance_id) is grant:
+            del self._by_id[grant.instance_id]
         self.arrived.pop(ref, None)
+
+    def is_running(self, instance_id: str) -> bool:
+        """Whether the instance is locked here and has not ended; from any thread."""
+        grant = self._by_id.get(instance_id)
+        return grant is not None and grant.status in _OPEN
 
     def look(self, ref: int, due: int, now: int) -> None:
         """The inbox of a held instance has something that is due at this time."""

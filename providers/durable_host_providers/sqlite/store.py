@@ -242,15 +242,19 @@ class SqliteTaskHubStore(TaskHubStore):
     async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout.total_seconds()
-        seen = False
+        seen = looked = False
         while True:
             watch = self._watchers.add(instance_id, until_end=True)
             try:
-                state = await self.reader.get(instance_id, True)
+                if not looked and self.writer.is_running(instance_id) and loop.time() < end:
+                    seen = True  # nothing to look for yet: its start was a moment ago, as a rule
+                else:
+                    state = await self.reader.get(instance_id, True)
+                    if (seen if state is None else state.status.is_terminal) or loop.time() >= end:
+                        return state
+                    seen = state is not None
+                looked = True
                 left = end - loop.time()
-                if (seen if state is None else state.status.is_terminal) or left <= 0:
-                    return state
-                seen = state is not None
                 self.writer.watch()
                 told = await _within(watch, left)
                 if told is not None and told.status.is_terminal:

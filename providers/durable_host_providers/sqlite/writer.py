@@ -186,6 +186,10 @@ class Writer:
         if not self._ticking and self._poll:
             self.poke()
 
+    def is_running(self, instance_id: str) -> bool:
+        """Whether the instance is locked here and has not ended: who watches will be told when it does."""
+        return self._grants.is_running(instance_id)
+
     def give_back(self, items: Sequence[Any]) -> None:
         """Unlock items that nobody took."""
         leases = [item.lease for item in items]
@@ -221,6 +225,7 @@ class Writer:
         try:
             if jobs:
                 self._run(jobs, outbox)
+                outbox.deliver()  # before looking for more, which takes as long as a small transaction
             if poked:
                 self._alarm, self._look_ahead = None, True
             elapsed = self._clock.monotonic()
