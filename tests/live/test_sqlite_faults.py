@@ -219,6 +219,44 @@ async def test_a_replaced_file_is_not_written(tmp_path: Path) -> None:
         assert [state.instance_id for state in page.instances] == ["theirs"]
 
 
+async def test_a_file_cut_short_acknowledges_nothing_more(tmp_path: Path) -> None:
+    file, copy = tmp_path / "hub.db", tmp_path / "copy.db"
+    async with hub(file) as store:
+        await store.create_instance(start("a"), replaceable=())
+        _bring_log_into_file(file)
+        shutil.copy(file, copy)
+        os.truncate(file, 0)
+
+        await refuses_all(store, "was cut short while in use")
+
+        file.write_bytes(copy.read_bytes())  # into the same file: what is in memory is not what is there
+        with pytest.raises(StoreUnavailableError, match="cut short"):
+            await store.create_instance(start("too early"), replaceable=())
+
+
+async def test_a_file_shortened_by_a_vacuum_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "hub.db"
+    async with hub(file) as store:
+        for number in range(100):
+            await store.create_instance(start(f"a{number}", 20_000), replaceable=())
+        assert await store.purge([InstanceId(f"a{number}") for number in range(100)], force=True) == 100
+        length = file.stat().st_size
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+        assert file.stat().st_size < length
+
+        assert await store.create_instance(start("b"), replaceable=())
+        assert await store.get_instance(InstanceId("b")) is not None
+
+
+def _bring_log_into_file(file: Path) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    connection.close()
+
+
 async def test_a_deleted_log_is_told(tmp_path: Path) -> None:
     file = tmp_path / "hub.db"
     async with hub(file) as store:

@@ -136,7 +136,10 @@ class Health:
         if self.damage is not None:
             raise StoreUnavailableError(str(self.damage))
         if self.identity is not None and (problem := self.identity.problem()) is not None:
-            raise StoreUnavailableError(problem)
+            error = StoreUnavailableError(problem)
+            if self.identity.is_cut:
+                self.damage = error
+            raise error
 
     def failed(self, error: sqlite3.Error) -> StoreUnavailableError:
         """Take note of an error; returns what it means."""
@@ -179,12 +182,18 @@ class FileIdentity:
     """Tells whether the path still leads to the files that were opened.
 
     SQLite goes on writing to a file that was deleted or replaced, and what it writes is gone with the process. So every
-    transaction looks at two directory entries (about 2 µs each) before anything is acknowledged.
+    transaction looks at two directory entries (about 2 µs each) before anything is acknowledged. It goes on as well,
+    from its memory, when the file was cut short; so the length is compared, too.
+
+    Attributes:
+        is_cut: the file was found shorter than what its header says.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._wal = f"{path}-wal"
+        self._length: int = 0
+        self.is_cut: bool = False
         self._opened = (self._entry(self._path), self._entry(self._wal))
 
     def problem(self) -> str | None:
@@ -198,6 +207,11 @@ class FileIdentity:
             )
         if now != database:
             return f"The hub file {self._path} was replaced while in use. Restart the host if that was intended."
+        if self.is_cut:
+            return (
+                f"The hub file {self._path} was cut short while in use. Stop the host, put back a copy of the file "
+                "together with its -wal file, and start again."
+            )
         if wal is not None and self._entry(self._wal) != wal:
             return (
                 f"The file {self._wal} was deleted or replaced while in use; it belongs to the hub file and holds its "
@@ -209,10 +223,24 @@ class FileIdentity:
         """The -wal file may go now."""
         self._opened = (self._opened[0], None)
 
-    @staticmethod
-    def _entry(path: str) -> tuple[int, int] | None:
+    def _entry(self, path: str) -> tuple[int, int] | None:
         try:
             found = os.stat(path)
         except OSError:
             return None
+        if path is self._path and found.st_size != self._length:
+            # Another process may have vacuumed it.
+            self.is_cut = self.is_cut or (found.st_size < self._length and not _is_whole(path, found.st_size))
+            self._length = found.st_size
         return found.st_dev, found.st_ino
+
+
+def _is_whole(path: str, length: int) -> bool:
+    """Whether a database is as long as its header says."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(32)
+    except OSError:
+        return False
+    page = int.from_bytes(header[16:18], "big")
+    return len(header) == 32 and length >= int.from_bytes(header[28:32], "big") * (65536 if page == 1 else page)

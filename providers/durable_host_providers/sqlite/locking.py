@@ -11,12 +11,15 @@ if both have enough, so that neither starves the other.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import zip_longest
 from typing import Any, TypeVar
+
+from msgspec import MsgspecError
 
 from durable_host.model.codec import decode_task, encode_task
 from durable_host.model.ids import InstanceId
@@ -31,7 +34,11 @@ from .waiting import ActivityWaiter, InstanceWaiter, Waiter
 
 __all__ = ["Delivery", "Locking", "Unloaded"]
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_SPOILT_TASK = 600_000_000
+"""Microseconds until a task that cannot be decoded is looked at again."""
 
 _LEASE_INSTANCES = values("lease_instances")
 _RELEASE_INSTANCES = values("release_instances")
@@ -203,15 +210,11 @@ class Locking:
         counted: list[int] = []
         for delivery, (grant, inbox) in zip(places, arrivals, strict=False):
             tx.touched.append(grant.ref)
-            delivery.instances.append(
-                OrchestrationWorkItem(
-                    InstanceId(grant.instance_id),
-                    grant.version,
-                    None,
-                    _messages(tx, grant, inbox, counted),
-                    self._of(grant),
+            messages = self._messages(tx, grant, inbox, counted)
+            if messages is not None:
+                delivery.instances.append(
+                    OrchestrationWorkItem(InstanceId(grant.instance_id), grant.version, None, messages, self._of(grant))
                 )
-            )
         for grant, _ in arrivals[len(places) :]:  # the call's time ran out meanwhile
             self._grants.arrived[grant.ref] = None
         _COUNT_DELIVERIES.do(tx.execute, counted)
@@ -236,15 +239,68 @@ class Locking:
         counted: list[int] = []
         locked: list[int] = []
         for delivery, (ref, instance_id, generation, length, status, execution_id) in zip(places, chosen, strict=False):
-            locked.append(ref)
             version = None if generation is None else HistoryVersion(generation, length)
             grant = Grant(ref, instance_id, tx.lease, version, status, execution_id)
             tx.touched.append(ref)
             self._grants.drop(ref)
+            messages = self._messages(tx, grant, inboxes[ref], counted)
+            if messages is None:
+                continue
+            locked.append(ref)
             self._grants.add(grant)
-            delivery.instances.append(self._item(grant, _messages(tx, grant, inboxes[ref], counted), delivery))
+            delivery.instances.append(self._item(grant, messages, delivery))
         _LEASE_INSTANCES.do(tx.execute, locked, tx.lease, tx.until)
         _COUNT_DELIVERIES.do(tx.execute, counted)
+
+    def _messages(
+        self, tx: Transaction, grant: Grant, inbox: Sequence[_Row], counted: list[int]
+    ) -> list[Message] | None:
+        """The messages of an inbox; notes which deliveries are to be counted. What is handed over is not.
+
+        None: one of them cannot be decoded. That takes its instance out of circulation, and nothing else.
+        """
+        messages: list[Message] = []
+        for _, seq, message_id, text, execution_id, visible_at, deliveries, *_ in inbox:
+            handed_over = tx.is_new(seq)
+            try:
+                message = message_of(
+                    message_id,
+                    grant.instance_id,
+                    text,
+                    execution_id,
+                    visible_at,
+                    deliveries if handed_over else deliveries + 1,
+                )
+            except MsgspecError as error:
+                self._quarantine(tx, grant.ref, grant.instance_id, f"message {message_id}", error)
+                return None
+            if not handed_over:
+                counted.append(seq)
+            grant.given[message_id] = seq
+            messages.append(message)
+        return messages
+
+    def _quarantine(self, tx: Transaction, ref: int, instance_id: str, what: str, error: MsgspecError) -> None:
+        tx.execute(SQL["quarantine"], (ref, f"{what} cannot be decoded: {error}"))
+        tx.touched.append(ref)
+        tx.changed[instance_id] = None
+        self._grants.drop(ref)
+        logger.error(
+            "instance %s is quarantined: %s cannot be decoded (%s). Repair or remove the row, then release the "
+            "instance with `durable-host instances release`",
+            instance_id,
+            what,
+            error,
+            extra={"event": "quarantined", "instance": instance_id},
+        )
+
+    def _set_task_aside(self, tx: Transaction, seq: int, error: MsgspecError) -> None:
+        """Let a task wait that cannot be decoded, and take its instance out of circulation until it is repaired."""
+        _DELAY_ACTIVITIES.do(tx.execute, [seq], tx.now + _SPOILT_TASK)
+        owner = tx.execute(SQL["owner_of_task"], (seq,)).fetchone()
+        if owner is not None:
+            ref, instance_id, dispatch_id = owner
+            self._quarantine(tx, ref, instance_id, f"activity {dispatch_id}", error)
 
     def _item(self, grant: Grant, inbox: Sequence[Message], delivery: Delivery) -> OrchestrationWorkItem | Unloaded:
         instance_id, version = InstanceId(grant.instance_id), grant.version
@@ -292,8 +348,12 @@ class Locking:
         places = self._places(self._activity_waiters, ActivityWaiter, len(chosen))
         locked: list[int] = []
         for delivery, (seq, text, deliveries) in zip(places, chosen, strict=False):
+            try:
+                task = decode_task(text)
+            except MsgspecError as error:
+                self._set_task_aside(tx, seq, error)
+                continue
             locked.append(seq)
-            task = decode_task(text)
             lease = Lease(task.dispatch_id, ActivityToken(tx.lease, seq), self._lease)
             delivery.activities.append(ActivityWorkItem(task, lease, deliveries + 1))
         _LEASE_ACTIVITIES.do(tx.execute, locked, tx.lease, tx.until)
@@ -372,27 +432,6 @@ def _inboxes(tx: Transaction, refs: Sequence[int]) -> dict[int, list[_Row]]:
 def _age(row: _Row) -> tuple[int, int]:
     # A message is as old as the moment since which it is visible; `due` of one that was visible at once is a number.
     return max(row[7], row[8]), row[1]
-
-
-def _messages(tx: Transaction, grant: Grant, inbox: Sequence[_Row], counted: list[int]) -> list[Message]:
-    """The messages of an inbox; notes which deliveries are to be counted. What is handed over is not."""
-    messages: list[Message] = []
-    for _, seq, message_id, text, execution_id, visible_at, deliveries, *_ in inbox:
-        handed_over = tx.is_new(seq)
-        if not handed_over:
-            counted.append(seq)
-        grant.given[message_id] = seq
-        messages.append(
-            message_of(
-                message_id,
-                grant.instance_id,
-                text,
-                execution_id,
-                visible_at,
-                deliveries if handed_over else deliveries + 1,
-            )
-        )
-    return messages
 
 
 def _mixed(at_once: Sequence[T], due: Sequence[T], room: int) -> list[T]:

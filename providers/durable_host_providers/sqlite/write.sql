@@ -225,6 +225,12 @@ SELECT seq, task, deliveries FROM activities WHERE wake_at < ?1 ORDER BY wake_at
 -- Activities that were given back with a delay, or whose lease has ended.
 SELECT seq, task, deliveries FROM activities WHERE wake_at >= ?1 AND wake_at <= ?2 ORDER BY wake_at LIMIT ?3
 
+-- name: owner_of_task
+-- The instance that a task belongs to, unless it is in quarantine.
+SELECT instances.ref, instances.instance_id, activities.dispatch_id
+FROM activities JOIN instances ON instances.ref = activities.ref
+WHERE activities.seq = ?1 AND instances.quarantined IS NULL
+
 -- name: lease_activities
 -- Lock activities and count the fetch.
 UPDATE activities SET lease = ?1, wake_at = ?2, deliveries = deliveries + 1 WHERE seq IN (? ...)
