@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, LiteralString, Self
@@ -190,9 +190,7 @@ class PostgresServer:
         """End it and all its processes with SIGKILL, as a power cut would."""
         assert self._process is not None
         family = [self._process.pid, *_children(self._process.pid)]
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(family, signal.SIGKILL)
         self._process.wait()
         self._process = None
         end = time.monotonic() + _START_SECONDS
@@ -202,6 +200,16 @@ class PostgresServer:
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         self.stop(mode)
         self.start()
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Inside, the server and all its processes stand still: connections stay, nobody answers."""
+        family = [self.pid, *_children(self.pid)]
+        _signal(family, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(family, signal.SIGCONT)
 
     def printed(self) -> str:
         """The server's log so far."""
@@ -305,6 +313,12 @@ class PostgresServer:
         except OSError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _signal(family: Sequence[int], number: signal.Signals) -> None:
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:
