@@ -1,4 +1,7 @@
-"""A sample, copied to a folder of its own so that nothing is left in the repository, and run by a real host."""
+"""A sample, copied to a folder of its own so that nothing is left in the repository, and run by a real host.
+
+On SQLite, where a sample is at home, and unchanged on PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from durable_host.storage.registry import provider_names
 from tests.hosting import ROOT, HostProcess, source_environment
 
 RunSample = Callable[..., HostProcess]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> list[str]:
+    """Arguments that choose the store; none: the default."""
+    if request.param == "sqlite":
+        return []
+    if request.param not in provider_names():
+        pytest.skip("there is no provider for PostgreSQL")
+    return ["--storage", request.getfixturevalue("postgres_database")]
+
+
 @pytest.fixture
-def run_sample(tmp_path: Path) -> Iterator[RunSample]:
+def run_sample(tmp_path: Path, storage: list[str]) -> Iterator[RunSample]:
     """Call it with the sample's name, host arguments and `settings` for the environment."""
     running: list[HostProcess] = []
 
@@ -22,7 +36,7 @@ def run_sample(tmp_path: Path) -> Iterator[RunSample]:
         folder = tmp_path / name
         if not folder.exists():
             shutil.copytree(ROOT / "samples" / name, folder, ignore=shutil.ignore_patterns(".durable", "__pycache__"))
-        host = HostProcess(folder, *arguments, environment=source_environment(**(settings or {})))
+        host = HostProcess(folder, *storage, *arguments, environment=source_environment(**(settings or {})))
         running.append(host)
         host.start()
         return host

@@ -1,4 +1,4 @@
-"""Every sample, through HTTP, on SQLite, in a process of its own."""
+"""Every sample, through HTTP, on SQLite and on PostgreSQL, in a process of its own."""
 
 from __future__ import annotations
 
