@@ -3,7 +3,9 @@
 #   make start        run the hello sample on SQLite                (ARGS="--port 8080")
 #   make test         run the tests                                 (ARGS="tests/unit -k replay")
 #   make check        formatting, lint, types and layers
-#   make bench        the benchmarks, a peer beside them            (ARGS="--workload W1,W2")
+#   make bench        the benchmarks on SQLite, a peer beside them  (ARGS="--workload W1,W2")
+#   make bench-postgres   the same on PostgreSQL, two peers beside them
+#   make bench-queries    a million instances on PostgreSQL: queries, purge
 #   make soak         thousands of simulated runs                   (SEEDS=2000)
 #   make servers      install the servers that the tests talk to
 #   make lock         write requirements/*.txt again
@@ -24,7 +26,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 SERVERS := .servers/.installed
 
-.PHONY: help start test check format bench bench-peer soak servers lock clean
+.PHONY: help start test check format bench bench-postgres bench-queries bench-peer soak servers lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,13 +73,20 @@ format: $(DEV)
 bench: $(RUN) bench-peer
 	@$(BIN)/python -m benchmarks --peer dbos $(ARGS)
 
-# The peer lives in an environment of its own; it is not locked, the benchmark prints its version.
-bench-peer: $(PEER)/.installed
+# Starts a server of its own, as the tests do.
+bench-postgres: $(DEV) bench-peer
+	@$(BIN)/python -m benchmarks --provider postgres --peer dbos --peer absurd $(ARGS)
 
-$(PEER)/.installed: | $(BIN)/python
-	@echo "Installing the peer of the benchmarks into $(PEER)"
+bench-queries: $(DEV)
+	@$(BIN)/python -m benchmarks.queries $(ARGS)
+
+# The peers live in an environment of their own; they are not locked, the benchmark prints their versions.
+bench-peer: $(PEER)/.installed-peers
+
+$(PEER)/.installed-peers: | $(BIN)/python
+	@echo "Installing the peers of the benchmarks into $(PEER)"
 	@$(BIN)/python -m venv $(PEER)
-	@$(PEER)/bin/python -m pip install $(PIP_FLAGS) dbos
+	@$(PEER)/bin/python -m pip install $(PIP_FLAGS) dbos absurd-sdk absurdctl
 	@touch $@
 
 soak: $(DEV)

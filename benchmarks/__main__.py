@@ -1,4 +1,4 @@
-"""python -m benchmarks: one command for all workloads, ours and the peer's in turn; see README.md."""
+"""python -m benchmarks: one command for all workloads, ours and the peers' in turn; see README.md."""
 
 from __future__ import annotations
 
@@ -8,89 +8,65 @@ import os
 import platform
 import sqlite3
 import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from benchmarks.hosted import measure_host
+from benchmarks.hosts import measure_hosts
 from benchmarks.measure import median
-from benchmarks.workloads import HOST_LIMITS, WORKLOADS, Workload
+from benchmarks.places import PEER_PYTHON, PEERS, Figures, Places, run_ours, run_peer
+from benchmarks.workloads import PROVIDERS, WORKLOADS, Workload
 
 __all__ = ["main"]
 
-_ROOT = Path(__file__).resolve().parent.parent
-_PEER_PYTHON = _ROOT / ".venv-peer" / "bin" / "python"
-_TIMEOUT_SECONDS = 400
-_HOST = "W7"
-_HOST_TITLE = "HTTP start to completion, samples/hello"
-
-Figures = dict[str, float]
-
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = ", ".join([*WORKLOADS, _HOST])
+    names = ", ".join(WORKLOADS)
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure durable_host, and a peer beside it."
+        prog="python -m benchmarks", description="Measure durable_host, and peers beside it."
     )
-    parser.add_argument("--provider", default="sqlite", choices=("sqlite", "memory"))
+    parser.add_argument("--provider", default="sqlite", choices=PROVIDERS)
     parser.add_argument(
-        "--peer", choices=("dbos",), help="run this peer in turn with ours (needs `make bench-peer` once)"
+        "--peer",
+        action="append",
+        default=[],
+        choices=tuple(PEERS),
+        help="run this peer in turn with ours, may be given several times (needs `make bench-peer` once)",
     )
-    parser.add_argument("--workload", help=f"comma-separated, of {names}; default: all")
+    parser.add_argument("--workload", help=f"comma-separated, of {names}; default: all that the provider has")
     parser.add_argument("--runs", type=int, default=3, help="runs of each workload; medians are reported (default 3)")
     parser.add_argument("--quick", action="store_true", help="small sizes, one run: does everything work?")
     parser.add_argument("--no-sync", action="store_true", help="leave out the blocking activities")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     parsed = parser.parse_args(arguments)
-    parsed.names = (
-        [name.strip().upper() for name in parsed.workload.split(",")] if parsed.workload else [*WORKLOADS, _HOST]
-    )
-    unknown = sorted(set(parsed.names) - set(WORKLOADS) - {_HOST})
+    available = [name for name, workload in WORKLOADS.items() if parsed.provider in workload.providers]
+    parsed.names = [name.strip().upper() for name in parsed.workload.split(",")] if parsed.workload else available
+    unknown = sorted(set(parsed.names) - set(available))
     if unknown:
-        parser.error(f"unknown workloads {unknown}; known: {names}")
+        parser.error(f"unknown workloads {unknown}; known on {parsed.provider}: {', '.join(available)}")
     if parsed.quick:
         parsed.runs = 1
-    if parsed.peer and not _PEER_PYTHON.exists():
-        parser.error("the peer is not installed; run `make bench-peer` once, or leave --peer out")
+    if "absurd" in parsed.peer and parsed.provider != "postgres":
+        parser.error("--peer absurd runs on PostgreSQL only; add --provider postgres, or leave it out")
+    if parsed.peer and not PEER_PYTHON.exists():
+        parser.error("the peers are not installed; run `make bench-peer` once, or leave --peer out")
     return parsed
-
-
-def _process(command: Sequence[str]) -> Figures:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_ROOT / "providers")])}
-    done = subprocess.run(
-        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_SECONDS, check=False
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _ours(family: str, size: int, kind: str, provider: str) -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        tail = [family, str(size), kind, provider, str(Path(folder) / "hub.db")]
-        figures = _process([sys.executable, "-m", "benchmarks.ours", "run", *tail])
-        if provider != "memory":
-            _process([sys.executable, "-m", "benchmarks.ours", "check", *tail])
-    return figures
-
-
-def _peer(family: str, size: int, kind: str) -> Figures:
-    with tempfile.TemporaryDirectory() as folder:
-        tail = [family, str(size), kind, str(Path(folder) / "peer.db")]
-        script = str(_ROOT / "benchmarks" / "peer_dbos.py")
-        figures = _process([str(_PEER_PYTHON), script, "run", *tail])
-        _process([str(_PEER_PYTHON), script, "check", *tail])
-    return figures
 
 
 def _medians(runs: Sequence[Figures]) -> Figures:
     return {key: median([run[key] for run in runs]) for key in runs[0]}
 
 
-def _measure(workload: Workload, options: argparse.Namespace, tell: bool) -> dict[str, object]:
+def _runner(workload: Workload, places: Places, size: int, kind: str) -> Callable[[], Figures]:
+    if workload.family == "hosted":
+        return lambda: measure_host(places, size)
+    if workload.family in {"waiting", "nothing"}:
+        return lambda: measure_hosts(places, workload.family, size)
+    return lambda: run_ours(places, workload.family, size, kind)
+
+
+def _measure(workload: Workload, options: argparse.Namespace, places: Places, tell: bool) -> dict[str, object]:
     size = workload.quick if options.quick else workload.size
     result: dict[str, object] = {
         "title": workload.title,
@@ -98,72 +74,68 @@ def _measure(workload: Workload, options: argparse.Namespace, tell: bool) -> dic
         "figure": workload.figure,
         "unit": workload.unit,
     }
-    kinds = ["async", "sync"] if workload.sync and not options.no_sync else ["async"]
-    for kind in kinds:
-        ours: list[Figures] = []
-        peers: list[Figures] = []
-        for _ in range(options.runs):  # in turn, so that both meet the same weather
-            ours.append(_ours(workload.family, size, kind, options.provider))
-            if options.peer:
-                peers.append(_peer(workload.family, size, kind))
-        entry: dict[str, Any] = {"ours": _medians(ours), "ours_runs": [run[workload.figure] for run in ours]}
-        if peers:
-            ratio = median([run[workload.figure] for run in ours]) / median([run[workload.figure] for run in peers])
-            entry |= {
-                "peer": _medians(peers),
-                "peer_runs": [run[workload.figure] for run in peers],
-                "ratio": ratio,
-            }
-        if kind == "async":
-            entry["goals"] = _goals(workload, entry, options.provider)
-        result[kind] = entry
+    for kind in ["async", "sync"] if workload.sync and not options.no_sync else ["async"]:
+        result[kind] = _measure_kind(workload, options, places, size, kind)
         if tell:
-            print(_line(workload, kind, entry), flush=True)
+            print(_line(workload, kind, result[kind]), flush=True)
     return result
+
+
+def _measure_kind(
+    workload: Workload, options: argparse.Namespace, places: Places, size: int, kind: str
+) -> dict[str, Any]:
+    peers = [peer for peer in options.peer if peer in workload.peers and not (peer == "absurd" and kind == "sync")]
+    run = _runner(workload, places, size, kind)
+    ours: list[Figures] = []
+    theirs: dict[str, list[Figures]] = {peer: [] for peer in peers}
+    for _ in range(options.runs):  # in turn, so that all meet the same weather
+        ours.append(run())
+        for peer in peers:
+            theirs[peer].append(run_peer(places, peer, workload.family, size, kind))
+    figure = workload.figure
+    entry: dict[str, Any] = {"ours": _medians(ours), "ours_runs": [each[figure] for each in ours]}
+    entry["peers"] = {
+        peer: {
+            "figures": _medians(runs),
+            "runs": [each[figure] for each in runs],
+            "ratio": entry["ours"][figure] / median([each[figure] for each in runs]),
+        }
+        for peer, runs in theirs.items()
+    }
+    if kind == "async":
+        entry["goals"] = _goals(workload, entry, options.provider)
+    return entry
 
 
 def _goals(workload: Workload, entry: Mapping[str, Any], provider: str) -> dict[str, bool]:
     """Each goal that applies, as text, and whether it is reached."""
     ours: Figures = entry["ours"]
-    goals = {f"{figure} <= {most}": ours[figure] <= most for figure, most in workload.always}
     sign = ">=" if workload.higher_is_better else "<="
-    if provider == "memory" and workload.memory is not None:
-        goals[f"{workload.figure} {sign} {workload.memory}"] = workload.reaches(ours[workload.figure], workload.memory)
-    if provider == "sqlite" and workload.goal is not None and "ratio" in entry:
-        goals[f"ratio {sign} {workload.goal}"] = workload.reaches(entry["ratio"], workload.goal)
+    goals = {
+        f"{limit.figure} <= {limit.most}": ours[limit.figure] <= limit.most
+        for limit in workload.limits
+        if provider in limit.providers
+    }
+    if (goal := workload.absolute.get(provider)) is not None:
+        goals[f"{workload.figure} {sign} {goal}"] = workload.reaches(ours[workload.figure], goal)
+    for peer, figures in entry["peers"].items():
+        if (goal := workload.ratios.get((provider, peer))) is not None:
+            goals[f"ratio to {peer} {sign} {goal}"] = workload.reaches(figures["ratio"], goal)
     return goals
 
 
-def _line(workload: Workload, kind: str, entry: Mapping[str, Any]) -> str:
+def _line(workload: Workload, kind: str, entry: Any) -> str:
     ours: Figures = entry["ours"]
     text = f"{workload.name:4} {workload.title:47} {kind:5} {ours[workload.figure]:>10,.3f} {workload.unit:12}"
-    peer = entry.get("peer")
-    if isinstance(peer, dict):
-        text += f" peer {peer[workload.figure]:>10,.3f}  ratio {entry['ratio']:>7.3f}"
+    for peer, figures in entry["peers"].items():
+        text += f" {peer} {figures['figures'][workload.figure]:>9,.3f} ratio {figures['ratio']:>6.3f} "
     for goal, reached in entry.get("goals", {}).items():
         text += f"  {goal}: {'reached' if reached else 'MISSED'}"
     more = [f"{key} {value:,.2f}" for key, value in ours.items() if key not in {workload.figure, "seconds"}]
     return f"{text}  {', '.join(more)}".rstrip()
 
 
-def _measure_host(options: argparse.Namespace, tell: bool) -> dict[str, object]:
-    size = 20 if options.quick else 200
-    runs: list[Figures] = []
-    for _ in range(options.runs):
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(measure_host(Path(folder), options.provider, size))
-    figures = _medians(runs)
-    goals = {f"{figure} <= {most}": figures[figure] <= most for figure, most in HOST_LIMITS}
-    if tell:
-        print(
-            f"{_HOST:4} {_HOST_TITLE}; "
-            + ", ".join(f"{key} {value:,.3f}" for key, value in figures.items())
-            + "".join(f"  {goal}: {'reached' if reached else 'MISSED'}" for goal, reached in goals.items())
-        )
-    return {"title": _HOST_TITLE, "size": size, "async": {"ours": figures, "goals": goals}}
-
-
-def _machine(options: argparse.Namespace) -> dict[str, object]:
+def _machine(options: argparse.Namespace, places: Places) -> dict[str, object]:
     facts: dict[str, object] = {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -175,11 +147,15 @@ def _machine(options: argparse.Namespace) -> dict[str, object]:
         "provider": options.provider,
         "runs": options.runs,
     }
-    if options.peer:
-        code = "from importlib.metadata import version; print(version('dbos'))"
-        facts["dbos"] = subprocess.run(
-            [str(_PEER_PYTHON), "-c", code], stdout=subprocess.PIPE, text=True, check=True
-        ).stdout.strip()
+    if places.server is not None:
+        facts["asyncpg"] = version("asyncpg")
+        facts["postgres"] = places.server.execute("SHOW server_version")[0][0]
+    for peer in options.peer:
+        code = f"from importlib.metadata import version; print(version('{PEERS[peer]}'))"
+        done = subprocess.run([str(PEER_PYTHON), "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"the peer {peer} is not installed; run `make bench-peer` again, or leave --peer out")
+        facts[peer] = done.stdout.strip()
     return facts
 
 
@@ -187,12 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what was asked for and print a table, or with `--json` one document."""
     options = _arguments(arguments)
     tell = not options.json
-    machine = _machine(options)
-    if tell:
-        print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    results: dict[str, object] = {}
-    for name in options.names:
-        results[name] = _measure_host(options, tell) if name == _HOST else _measure(WORKLOADS[name], options, tell)
+    with Places(options.provider) as places:
+        machine = _machine(options, places)
+        if tell:
+            print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
+        results = {name: _measure(WORKLOADS[name], options, places, tell) for name in options.names}
     if not tell:
         print(json.dumps({"machine": machine, "workloads": results}, indent=2))
 

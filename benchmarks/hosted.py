@@ -1,4 +1,4 @@
-"""The whole host: time from the command to readiness, and W7, HTTP start to completion, on a copy of samples/hello."""
+"""W7, the whole host on a copy of samples/hello: time to readiness, HTTP start to completion, processor when idle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.measure import median, percentile, rss_mib
+from benchmarks.measure import family_cpu_seconds, median, percentile, rss_mib
+from benchmarks.ours import IDLE_SECONDS, SETTLE_SECONDS
+from benchmarks.places import ROOT, Figures, Places
 
 __all__ = ["measure_host"]
 
-_SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "hello"
+_SAMPLE = ROOT / "samples" / "hello"
 _EXPECTED = ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
 _READY_SECONDS = 30.0
 
@@ -33,14 +36,14 @@ def _free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def _host(
-    folder: Path, provider: str, session: aiohttp.ClientSession
+    folder: Path, storage: str, session: aiohttp.ClientSession
 ) -> AsyncGenerator[tuple[str, float, int], None]:
     """A running host: its address, seconds from the command to ready, and process id."""
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "durable_host", "start", str(folder), "--port", str(port), "--storage", provider),
+        *(sys.executable, "-m", "durable_host", "start", str(folder), "--port", str(port), "--storage", storage),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
         stdout=asyncio.subprocess.DEVNULL,
     )
@@ -73,11 +76,18 @@ async def _complete(session: aiohttp.ClientSession, address: str, pause: float =
         await asyncio.sleep(pause)
 
 
-async def _measure(folder: Path, provider: str, size: int) -> dict[str, float]:
+async def _idle_cpu_percent(pids: list[int]) -> float:
+    await asyncio.sleep(SETTLE_SECONDS)
+    before = sum(family_cpu_seconds(pid) for pid in pids)
+    await asyncio.sleep(IDLE_SECONDS)
+    return (sum(family_cpu_seconds(pid) for pid in pids) - before) / IDLE_SECONDS * 100
+
+
+async def _measure(folder: Path, storage: str, size: int, server: int | None) -> Figures:
     latencies: list[float] = []
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
-        _host(folder, provider, session) as (address, ready, pid),
+        _host(folder, storage, session) as (address, ready, pid),
     ):
         await _complete(session, address)
         for _ in range(size):
@@ -93,16 +103,19 @@ async def _measure(folder: Path, provider: str, size: int) -> dict[str, float]:
             "p99_ms": percentile(latencies, 0.99),
             "per_second": size / seconds,
             "rss_mib": rss_mib(pid),
+            "idle_cpu_percent": await _idle_cpu_percent([pid] if server is None else [pid, server]),
         }
 
 
-def measure_host(scratch: Path, provider: str, size: int) -> dict[str, float]:
-    """Figures of one host process over a fresh copy of the sample.
+def measure_host(places: Places, size: int) -> Figures:
+    """Figures of one host process over a fresh copy of the sample, on a fresh place.
 
     Args:
-        scratch: an empty folder.
         size: requests one after another, and then again that many at once.
     """
-    folder = scratch / "hello"
-    shutil.copytree(_SAMPLE, folder, ignore=shutil.ignore_patterns(".durable", "__pycache__"))
-    return asyncio.run(_measure(folder, provider, size))
+    with tempfile.TemporaryDirectory() as scratch, places.fresh() as url:
+        folder = Path(scratch) / "hello"
+        shutil.copytree(_SAMPLE, folder, ignore=shutil.ignore_patterns(".durable", "__pycache__"))
+        server = None if places.server is None else places.server.pid
+        storage = url if places.provider == "postgres" else places.provider
+        return asyncio.run(_measure(folder, storage, size, server))

@@ -1,4 +1,4 @@
-"""Figures of a process, with the standard library only: the peer's venv uses it too."""
+"""Figures of processes, with the standard library only: the peers' venv uses it too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "median", "percentile", "rss_mib"]
+__all__ = ["cpu_seconds", "family_cpu_seconds", "median", "percentile", "rss_mib"]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -31,7 +31,31 @@ def rss_mib(pid: int | None = None) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1024 * 1024)
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process so far."""
+def cpu_seconds(server: int | None = None) -> float:
+    """User and system time so far of this process, and of a server and its children.
+
+    Args:
+        server: the server's process id.
+    """
     times = os.times()
-    return times.user + times.system
+    return times.user + times.system + (family_cpu_seconds(server) if server is not None else 0.0)
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """User and system time so far of a process, its children, and those of them that have ended."""
+    return sum(_of_one(each) for each in (pid, *_children(pid)))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
+
+
+def _of_one(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0  # it has just ended; its parent counts it from now on
+    return sum(int(value) for value in fields[11:15]) / os.sysconf("SC_CLK_TCK")

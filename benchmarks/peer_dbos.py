@@ -1,10 +1,11 @@
-"""The peer's side: DBOS on an SQLite file in WAL mode. Run by the interpreter of the peer's own venv.
+"""A peer's side: DBOS, on PostgreSQL or on an SQLite file in WAL mode. Run by the interpreter of the peers' own venv.
 
-    python peer_dbos.py run FAMILY SIZE KIND FILE      prints one JSON object with the figures
-    python peer_dbos.py check FAMILY SIZE KIND FILE    a new process: reads every result back and compares it
+    python peer_dbos.py run FAMILY SIZE KIND URL      prints one JSON object with the figures
+    python peer_dbos.py check FAMILY SIZE KIND URL    a new process: reads every result back and compares it
 
-KIND is `async` or `sync`. Settings are DBOS's defaults except WAL, which it does not switch on by itself; SQLite's
-default `synchronous=FULL` is what ours uses, too. Of two ways to do the same the faster one was taken.
+KIND is `async` or `sync`, URL that of a database or `sqlite:///FILE`. Settings are DBOS's defaults except SQLite's WAL,
+which it does not switch on by itself; SQLite's default `synchronous=FULL` is what ours uses, too. Of two ways to do the
+same the faster one was taken.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -22,11 +24,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from measure import cpu_seconds, median, percentile, rss_mib
+from workloads import SERVER_PID
 
 __all__ = ["main"]
 
 CHAIN = 5
+SETTLE_SECONDS = 2.0
 IDLE_SECONDS = 5.0
+SQLITE = "sqlite:///"
 
 
 @DBOS.step()
@@ -65,10 +70,10 @@ async def sync_fan(width: int) -> int:
     return sum(await asyncio.gather(*(asyncio.to_thread(sync_step, number) for number in range(width))))
 
 
-def _settings(file: str) -> Any:
+def _settings(url: str) -> Any:
     return {
         "name": "benchmark",
-        "system_database_url": f"sqlite:///{file}",
+        "system_database_url": url,
         "log_level": "ERROR",
         "run_admin_server": False,
     }
@@ -124,9 +129,11 @@ async def _run(family: str, size: int, kind: str) -> dict[str, float]:
     if family in {"W1", "W5"}:
         figures = await _at_once(kind, size)
         if family == "W5":
-            before = cpu_seconds()
+            server = int(pid) if (pid := os.environ.get(SERVER_PID)) else None
+            await asyncio.sleep(SETTLE_SECONDS)
+            before = cpu_seconds(server)
             await asyncio.sleep(IDLE_SECONDS)
-            figures["idle_cpu_percent"] = (cpu_seconds() - before) / IDLE_SECONDS * 100
+            figures["idle_cpu_percent"] = (cpu_seconds(server) - before) / IDLE_SECONDS * 100
         return figures
     if family == "W2":
         return await _one_at_a_time(kind, size)
@@ -139,8 +146,8 @@ async def _run(family: str, size: int, kind: str) -> dict[str, float]:
     raise SystemExit(f"the peer has no workload {family!r}")
 
 
-def _starts(file: str, size: int) -> dict[str, float]:
-    client = DBOSClient(system_database_url=f"sqlite:///{file}")
+def _starts(url: str, size: int) -> dict[str, float]:
+    client = DBOSClient(system_database_url=url)
     began = time.perf_counter()
     for number in range(size):
         client.enqueue(
@@ -151,7 +158,7 @@ def _starts(file: str, size: int) -> dict[str, float]:
     return {"seconds": seconds, "per_second": size / seconds}
 
 
-def _check(family: str, size: int, file: str) -> None:
+def _check(family: str, size: int, url: str) -> None:
     expected: dict[str, int | None] = {
         "W1": CHAIN,
         "W2": CHAIN,
@@ -163,7 +170,7 @@ def _check(family: str, size: int, file: str) -> None:
     single = family in {"W3", "W6"}
     prefix = {"W5": "w1"}.get(family, family.lower())
     names = [prefix] if single else [f"{prefix}-{number}" for number in range(size)]
-    client = DBOSClient(system_database_url=f"sqlite:///{file}")
+    client = DBOSClient(system_database_url=url)
     found = {status.workflow_id: status for status in client.list_workflows()}
     for name in names:
         status = found[name]
@@ -172,28 +179,30 @@ def _check(family: str, size: int, file: str) -> None:
     client.destroy()
 
 
-def _prepare(file: str) -> None:
-    connection = sqlite3.connect(file)
+def _prepare(url: str) -> None:
+    if not url.startswith(SQLITE):
+        return
+    connection = sqlite3.connect(url.removeprefix(SQLITE))
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
 
 
 def main(arguments: list[str]) -> None:
     """Run one half of one workload."""
-    action, family, size_text, kind, file = arguments
+    action, family, size_text, kind, url = arguments
     size = int(size_text)
     if action == "check":
-        _check(family, size, file)
+        _check(family, size, url)
         print(json.dumps({"checked": True}))
         return
-    _prepare(file)
+    _prepare(url)
     if action != "run":
         raise SystemExit(f"unknown action {action!r}")
-    DBOS(config=_settings(file))
+    DBOS(config=_settings(url))
     DBOS.launch()
     if family == "W4":
         DBOS.destroy()
-        figures = _starts(file, size)
+        figures = _starts(url, size)
     else:
         figures = asyncio.run(_run(family, size, kind))
         DBOS.destroy()

@@ -1,10 +1,26 @@
-"""What is run: names, sizes and what each figure means. Standard library only: the peer's venv uses it too."""
+"""What is run: names, sizes and what each figure means. Standard library only: the peers' venv uses it too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-__all__ = ["HOST_LIMITS", "WORKLOADS", "Workload"]
+__all__ = ["HOSTED", "PROVIDERS", "SERVER_PID", "WORKLOADS", "Limit", "Workload"]
+
+PROVIDERS = ("sqlite", "memory", "postgres")
+
+SERVER_PID = "BENCHMARK_SERVER_PID"
+"""Environment variable with the process id of the database server, whose processor time counts as the run's."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that one of our figures may be, on these providers."""
+
+    figure: str
+    most: float
+    providers: tuple[str, ...] = PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -17,12 +33,14 @@ class Workload:
         family: the code that runs it; W3 and W6 exist in several sizes.
         size: instances, activities or starts.
         quick: the size under `--quick`.
-        figure: key of the figure that is compared with the peer.
+        figure: key of the figure that is compared.
         unit: of that figure.
         higher_is_better: how a ratio is read.
-        goal: on SQLite, the ratio to the peer that has to be reached; None: only reported.
-        memory: on the memory provider, what the figure itself has to reach.
-        always: further figures of ours with the most that they may be, on every provider.
+        ratios: by provider and peer, what the ratio of ours to the peer's has to reach.
+        absolute: by provider, what our figure itself has to reach.
+        limits: further figures of ours.
+        peers: those that have this workload.
+        providers: where it makes sense.
         sync: whether blocking activities are measured beside the async ones.
     """
 
@@ -34,67 +52,170 @@ class Workload:
     figure: str
     unit: str
     higher_is_better: bool
-    goal: float | None = None
-    memory: float | None = None
-    always: tuple[tuple[str, float], ...] = ()
-    sync: bool = True
+    ratios: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
+    absolute: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    limits: tuple[Limit, ...] = ()
+    peers: tuple[str, ...] = ("dbos", "absurd")
+    providers: tuple[str, ...] = PROVIDERS
+    sync: bool = False
 
     def reaches(self, value: float, goal: float) -> bool:
-        """Whether a figure, or a ratio of ours to the peer's, is at least as good as the goal."""
+        """Whether a figure, or a ratio of ours to a peer's, is at least as good as the goal."""
         return value >= goal if self.higher_is_better else value <= goal
 
 
 _ALL = (
     Workload(
-        "W1",
-        "instances x 5 sequential activities at once",
-        "W1",
-        500,
-        50,
-        "per_second",
-        "instances/s",
-        True,
-        6.0,
-        1_500,
-    ),
-    Workload("W2", "one at a time, 5 sequential activities, p50", "W2", 200, 30, "p50_ms", "ms", False, 0.4, 1.0),
-    Workload("W3", "one instance, 1,000 parallel activities", "W3", 1_000, 100, "seconds", "s", False, 0.18, 0.2),
-    Workload("W3L", "one instance, 5,000 parallel activities", "W3", 5_000, 200, "seconds", "s", False, sync=False),
-    Workload(
-        "W4",
-        "starts accepted, no worker running",
-        "W4",
-        2_000,
-        200,
-        "per_second",
-        "starts/s",
-        True,
-        7.0,
-        20_000,
-        sync=False,
+        name="W1",
+        title="instances x 5 sequential activities at once",
+        family="W1",
+        size=500,
+        quick=50,
+        figure="per_second",
+        unit="instances/s",
+        higher_is_better=True,
+        ratios={("sqlite", "dbos"): 6.0, ("postgres", "absurd"): 1.8},
+        absolute={"memory": 1_500},
+        sync=True,
     ),
     Workload(
-        "W5",
-        "memory after W1, processor when idle",
-        "W5",
-        500,
-        50,
-        "rss_mib",
-        "MiB",
-        False,
-        always=(("rss_mib", 90.0), ("idle_cpu_percent", 0.5)),
-        sync=False,
-    ),
-    Workload("W6S", "one instance, 100 sequential activities", "W6", 100, 20, "step_ms", "ms/step", False, sync=False),
-    Workload(
-        "W6", "one instance, 1,000 sequential activities", "W6", 1_000, 100, "step_ms", "ms/step", False, 0.5, 0.2
+        name="W2",
+        title="one at a time, 5 sequential activities, p50",
+        family="W2",
+        size=200,
+        quick=30,
+        figure="p50_ms",
+        unit="ms",
+        higher_is_better=False,
+        ratios={("sqlite", "dbos"): 0.4, ("postgres", "absurd"): 0.45},
+        absolute={"memory": 1.0},
+        sync=True,
     ),
     Workload(
-        "W6L", "one instance, 10,000 sequential activities", "W6", 10_000, 200, "step_ms", "ms/step", False, sync=False
+        name="W3",
+        title="one instance, 1,000 parallel activities",
+        family="W3",
+        size=1_000,
+        quick=100,
+        figure="seconds",
+        unit="s",
+        higher_is_better=False,
+        ratios={("sqlite", "dbos"): 0.18, ("postgres", "dbos"): 0.2},
+        absolute={"memory": 0.2},
+        sync=True,
+    ),
+    Workload(
+        name="W3L",
+        title="one instance, 5,000 parallel activities",
+        family="W3",
+        size=5_000,
+        quick=200,
+        figure="seconds",
+        unit="s",
+        higher_is_better=False,
+    ),
+    Workload(
+        name="W4",
+        title="starts accepted, no worker running",
+        family="W4",
+        size=2_000,
+        quick=200,
+        figure="per_second",
+        unit="starts/s",
+        higher_is_better=True,
+        ratios={("sqlite", "dbos"): 7.0, ("postgres", "absurd"): 1.4},
+        absolute={"memory": 20_000},
+    ),
+    Workload(
+        name="W5",
+        title="memory after W1, processor when idle",
+        family="W5",
+        size=500,
+        quick=50,
+        figure="rss_mib",
+        unit="MiB",
+        higher_is_better=False,
+        limits=(
+            Limit("rss_mib", 90.0),
+            Limit("idle_cpu_percent", 0.5, ("sqlite", "memory")),
+            Limit("idle_cpu_percent", 1.0, ("postgres",)),
+        ),
+        peers=("dbos",),
+    ),
+    Workload(
+        name="W6S",
+        title="one instance, 100 sequential activities",
+        family="W6",
+        size=100,
+        quick=20,
+        figure="step_ms",
+        unit="ms/step",
+        higher_is_better=False,
+    ),
+    Workload(
+        name="W6",
+        title="one instance, 1,000 sequential activities",
+        family="W6",
+        size=1_000,
+        quick=100,
+        figure="step_ms",
+        unit="ms/step",
+        higher_is_better=False,
+        ratios={("sqlite", "dbos"): 0.5},
+        absolute={"memory": 0.2},
+        sync=True,
+    ),
+    Workload(
+        name="W6L",
+        title="one instance, 10,000 sequential activities",
+        family="W6",
+        size=10_000,
+        quick=200,
+        figure="step_ms",
+        unit="ms/step",
+        higher_is_better=False,
+    ),
+    Workload(
+        name="W7",
+        title="HTTP start to completion, samples/hello",
+        family="hosted",
+        size=200,
+        quick=20,
+        figure="p50_ms",
+        unit="ms",
+        higher_is_better=False,
+        limits=(Limit("ready_seconds", 0.7), Limit("idle_cpu_percent", 1.0, ("postgres",))),
+        peers=(),
+    ),
+    Workload(
+        name="W8",
+        title="two hosts to one, activities that wait 20 ms",
+        family="waiting",
+        size=400,
+        quick=20,
+        figure="two_to_one",
+        unit="times",
+        higher_is_better=True,
+        absolute={"postgres": 1.8},
+        peers=(),
+        providers=("postgres",),
+    ),
+    Workload(
+        name="W9",
+        title="two hosts to one, activities that do nothing",
+        family="nothing",
+        size=1_000,
+        quick=40,
+        figure="two_to_one",
+        unit="times",
+        higher_is_better=True,
+        absolute={"postgres": 1.0},
+        peers=(),
+        providers=("postgres",),
     ),
 )
 
 WORKLOADS = {workload.name: workload for workload in _ALL}
 
-HOST_LIMITS = (("ready_seconds", 0.7),)
-"""W7 and the start of the host: the most that these figures may be."""
+HOSTED = "hosted"
+"""The family that is measured through a host process."""
