@@ -32,7 +32,7 @@ from psycopg import sql
 from tests.hosting import free_port
 from tests.servers.accounts import give, is_reachable, server_account, server_folder
 
-__all__ = ["PASSWORD", "NoPostgresError", "PostgresServer", "find_binaries"]
+__all__ = ["PASSWORD", "SUPERUSER", "NoPostgresError", "PostgresServer", "find_binaries"]
 
 PASSWORD = "secret of the tests"
 """The superuser's; it must show up in no log and no error."""
