@@ -15,7 +15,7 @@ the partition was lost: what is still held of it may be processed by others alre
 protect what is committed from now on.
 
 `may_fetch` turns False by itself, without a call, when the lease was not renewed in time: some seconds before others
-may take it, as many as clocks may differ. It turns True again when a renewal succeeds, nobody having taken it meanwhile.
+may take it, as many as clocks may differ. It turns True again when a renewal succeeds that found nobody else's claim.
 What is held in memory is kept until then, so that a store that is out of reach for a minute costs a lone host nothing.
 """
 

@@ -1,0 +1,289 @@
+"""The table partition manager: ownership as rows of the Partitions table.
+
+A pass reads all rows and does what `partition_plan` decides. Between two passes the rows of this host are renewed, all
+of them in one entity group, when half of their lease is gone, by the ETags that were last seen: no read is needed as
+long as nobody else writes to them, and who does wants something of us, so the next pass comes at once.
+
+What may go wrong, and what then:
+
+-   A write fails or its answer is lost: the next pass reads again, soon. A claim that went through unnoticed is found
+    as a row of ours that we do not hold. Ownership is counted only from writes whose answer was heard, and from the
+    moment before they were sent.
+-   The store is out of reach: fetching ends by itself, some seconds before others may claim. Rows that still name this
+    host when the store answers again were never another's, so their partitions just go on.
+-   This host's clock is off: others may take its rows early, or late, by as much; up to the allowed skew nobody fetches
+    what another may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from durable_host.environment import Environment
+from durable_host.errors import StoreError
+from durable_host_providers.azure_storage.partition_plan import LeaseRow, Plan, View, Write, plan_pass, renewals
+from durable_host_providers.azure_storage.partition_rows import from_row, to_values
+from durable_host_providers.azure_storage.partitions import (
+    Holdings,
+    OwnedPartition,
+    PartitionListener,
+    PartitionSettings,
+    never,
+)
+from durable_host_providers.azure_storage.ports import (
+    NotFoundError,
+    PreconditionFailedError,
+    Row,
+    StorageAccount,
+    Table,
+    TableAction,
+    TableOperation,
+)
+
+__all__ = ["TablePartitionManager"]
+
+logger = logging.getLogger(__name__)
+
+_WAITING_S = 1.0
+"""Between two passes while somebody waits for a release."""
+
+_MOMENT_S = 0.01
+"""After the end of a lease: a look that comes a moment early would find nothing."""
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+_PATIENCE_S = 0.5
+"""How long a pass waits for drains, so that most need no pass of their own."""
+
+
+class TablePartitionManager:
+    """One run of the table manager; see `PartitionManager`.
+
+    Args:
+        queues: where the control queues are.
+        table: the Partitions table.
+        is_queue: tells which row keys are control queues of this hub.
+        me: this process's worker id, unique among all that ever share the hub.
+        fence: until when the app may process at all, in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        queues: StorageAccount,
+        table: Table,
+        is_queue: Callable[[str], bool],
+        me: str,
+        listener: PartitionListener,
+        environment: Environment,
+        settings: PartitionSettings | None = None,
+        *,
+        fence: Callable[[], float] = never,
+    ) -> None:
+        self._queues = queues
+        self._table = table
+        self._is_queue = is_queue
+        self._me = me
+        self._listener = listener
+        self._clock = environment.clock
+        self._ids = environment.ids
+        self._settings = settings or PartitionSettings()
+        self._fence = fence
+        self._holdings: Holdings | None = None
+        self._stored: dict[str, Row] = {}
+        self._created: set[str] = set()
+        self._wake = asyncio.Event()
+        self._next_pass = 0.0
+        self._failures = 0
+        self.others = False
+
+    @property
+    def owned(self) -> Sequence[OwnedPartition]:
+        return self._holdings.partitions if self._holdings is not None else ()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """See `PartitionManager`."""
+        async with asyncio.TaskGroup() as tasks:
+            holdings = self._holdings = Holdings(
+                self._listener, self._clock, tasks, self._settings, self._wake.set, self._fence
+            )
+            watch = tasks.create_task(self._wake_at(stop), name="partition stop")
+            try:
+                await self._share(holdings, stop)
+            finally:
+                watch.cancel()
+                holdings.end_all()
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _share(self, holdings: Holdings, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            pause = await self._turn(holdings, stopping=False)
+            await self._sleep(pause)
+        give_up: float | None = None
+        while True:
+            pause = await self._turn(holdings, stopping=True)
+            now = self._clock.monotonic()
+            if not self._failures and not holdings:
+                return
+            if not self._failures or give_up is None:
+                give_up = now + self._settings.stop_limit.total_seconds()
+            elif now >= give_up:
+                logger.warning(
+                    "partitions could not be released; others take them over when their leases end",
+                    extra={"event": "partitions_not_released", "queues": list(holdings.queues)},
+                )
+                return
+            await self._sleep(pause)
+
+    async def _sleep(self, pause: float) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+            self._next_pass = 0.0  # a drain has ended, or the host stops
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _turn(self, holdings: Holdings, *, stopping: bool) -> float:
+        """A pass, or a renewal between two; how long to pause."""
+        renewal = not stopping and self._clock.monotonic() < self._next_pass
+        try:
+            async with asyncio.timeout(self._settings.time_limit.total_seconds()):
+                if renewal:
+                    await self._renew(holdings)
+                else:
+                    await self._pass(holdings, stopping=stopping)
+        except (PreconditionFailedError, NotFoundError):
+            return self._failed(None)
+        except (StoreError, TimeoutError) as error:
+            return self._failed(error)
+        except Exception as error:
+            # Whatever it is, a host that no longer renews is worse: its partitions would come and go.
+            logger.exception("partition pass failed", extra={"event": "partition_pass_failed"})
+            return self._failed(error)
+        self._failures = 0
+        now = self._clock.monotonic()
+        return max(min(self._next_pass, self._renewal_due(holdings)) - now, _MOMENT_S)
+
+    def _failed(self, error: Exception | None) -> float:
+        """Look again soon; somebody was faster (None), or the store is in trouble."""
+        self._next_pass = 0.0
+        self._failures += 1
+        if error is not None and self._failures == 3:
+            logger.warning(
+                "partitions cannot be looked after: %s",
+                error or type(error).__name__,
+                extra={"event": "partition_trouble", "failures": self._failures},
+            )
+        pause = min(_FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10), _LONGEST_PAUSE_S)
+        return pause * (0.5 + self._ids.uniform())
+
+    # The two kinds of turns.
+
+    async def _pass(self, holdings: Holdings, *, stopping: bool) -> None:
+        rows = await self._read()
+        plan = plan_pass(rows, self._view(holdings, stopping=stopping))
+        for queue in plan.lost:
+            holdings.end(queue)
+        if any(not holdings.is_draining(queue) for queue in plan.drain):
+            for queue in plan.drain:
+                holdings.drain(queue)
+            await holdings.settle(_PATIENCE_S)
+        asked_at = self._clock.monotonic()
+        view = self._view(holdings, stopping=stopping)
+        plan = plan_pass(rows, view)
+        self.others = plan.others
+        await self._write(holdings, plan.own, asked_at)
+        for write in plan.wanted:
+            if write.owned:
+                await self._create(write.row.queue)
+        await self._write(holdings, plan.wanted, asked_at)
+        self._next_pass = asked_at + self._pause(plan, view)
+
+    async def _renew(self, holdings: Holdings) -> None:
+        asked_at = self._clock.monotonic()
+        rows = [from_row(row) for row in self._stored.values()]
+        await self._write(holdings, renewals(rows, self._view(holdings, stopping=False)), asked_at)
+
+    # What they need.
+
+    def _view(self, holdings: Holdings, *, stopping: bool) -> View:
+        return View(
+            me=self._me,
+            now=self._clock.now(),
+            lease=self._settings.lease,
+            renew=self._clock.monotonic() >= self._renewal_due(holdings),
+            held=holdings.queues,
+            drained=holdings.drained,
+            stopping=stopping,
+        )
+
+    def _renewal_due(self, holdings: Holdings) -> float:
+        """When half of the oldest lease is gone, in monotonic seconds."""
+        oldest = min((each.until for each in holdings.partitions), default=None)
+        if oldest is None:
+            return float("inf")
+        return oldest + (self._settings.margin - self._settings.lease / 2).total_seconds()
+
+    def _pause(self, plan: Plan, view: View) -> float:
+        pause = _WAITING_S if plan.waiting else self._settings.acquire.total_seconds()
+        if plan.next_end is not None:
+            left = (plan.next_end - view.now) / timedelta(seconds=1) + _MOMENT_S
+            pause = min(pause, max(left, _MOMENT_S))
+        return pause
+
+    async def _read(self) -> list[LeaseRow]:
+        stored: dict[str, Row] = {}
+        continuation: str | None = None
+        while True:
+            try:
+                page = await self._table.query(continuation=continuation)
+            except NotFoundError:
+                stored.clear()  # the hub was deleted: nothing is ours any more
+                break
+            for row in page.rows:
+                queue = row.values["RowKey"]
+                if isinstance(queue, str) and self._is_queue(queue):
+                    stored[queue] = row
+            continuation = page.continuation
+            if continuation is None:
+                break
+        self._stored = stored
+        return [from_row(row) for row in stored.values()]
+
+    async def _write(self, holdings: Holdings, writes: Sequence[Write], asked_at: float) -> None:
+        """Replace rows, all or none, and own what is owned from here on."""
+        if not writes:
+            return
+        operations = [
+            TableOperation(TableAction.REPLACE, to_values(write.row, self._stored.get(write.row.queue)), write.row.etag)
+            for write in writes
+        ]
+        if len(operations) == 1:
+            etags: Sequence[str] = (await self._table.write(operations[0]),)
+        else:
+            etags = await self._table.transact(operations)
+        until = asked_at + (self._settings.lease - self._settings.margin).total_seconds()
+        for write, operation, etag in zip(writes, operations, etags, strict=True):
+            self._stored[write.row.queue] = Row(dict(operation.values), etag)
+            self._noted(holdings, write, until)
+
+    def _noted(self, holdings: Holdings, write: Write, until: float) -> None:
+        queue = write.row.queue
+        if not write.owned:
+            holdings.end(queue)
+            return
+        holdings.take(queue, until)
+        if queue in holdings.drained and write.row.next_owner is None and not write.row.draining:
+            holdings.resume(queue, until)  # whoever wanted it has withdrawn
+
+    async def _create(self, queue: str) -> None:
+        """The queue that is about to be claimed exists, or did once in this process's life."""
+        if queue not in self._created:
+            await self._queues.queue(queue).create()
+            self._created.add(queue)
