@@ -8,6 +8,7 @@
 #   make bench-queries    a million instances on PostgreSQL: queries, purge
 #   make soak         thousands of simulated runs                   (SEEDS=2000)
 #   make servers      install the servers that the tests talk to
+#   make chaos        hosts under kill -9 and worse, then a verdict  (SECONDS=60 ARGS="--seed 7")
 #   make lock         write requirements/*.txt again
 #   make clean        remove what the above made
 
@@ -20,6 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-peer
 SEEDS ?= 2000
+SECONDS ?= 600
 ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
 RUN := $(VENV)/.installed-run
@@ -105,6 +107,9 @@ $(SERVERS): tests/servers/package.json tests/servers/package-lock.json | $(DEV)
 		command = [os.path.join(node, "node"), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]; \
 		raise SystemExit(subprocess.call(command, cwd=".servers", env={**os.environ, "PATH": path}))'
 	@touch $@
+
+chaos: $(DEV)
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 

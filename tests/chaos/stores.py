@@ -1,0 +1,161 @@
+"""The stores that chaos runs on: how to make one, and how to hurt it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.chaos.strikes import Strike
+
+__all__ = ["GivenStore", "PostgresStore", "SqliteStore", "Store", "make_store"]
+
+
+class Store(ABC):
+    """A place for one hub. Entered: there; left: gone, where it was made for the run.
+
+    Attributes:
+        url: as `--storage` takes it.
+        kinds: the strikes that it knows.
+        secrets: must show up in no log.
+        down: set while it is out of reach because of a strike, and while hosts may still suffer from that.
+        on_return: called when it has come back.
+    """
+
+    url: str
+    kinds: frozenset[str] = frozenset()
+    secrets: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.down = asyncio.Event()
+        self.on_return: Callable[[], None] = lambda: None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(  # noqa: B027  # not every store has something to end
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    @abstractmethod
+    async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
+        """Carry a strike out, and count it."""
+
+
+class GivenStore(Store):
+    """Somebody else's: left alone."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
+        raise AssertionError(strike)
+
+
+class SqliteStore(Store):
+    """A file in the run's folder; now and then another process keeps it locked for longer than hosts wait."""
+
+    kinds = frozenset({"lock"})
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._file = folder / "hub.db"
+        self.url = f"sqlite:///{self._file}"
+
+    async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
+        other = sqlite3.connect(self._file, isolation_level=None, timeout=0)
+        try:
+            while True:
+                try:
+                    other.execute("BEGIN IMMEDIATE")
+                    break
+                except sqlite3.OperationalError:
+                    await asyncio.sleep(0.001)
+            counts["locks"] += 1
+            self.down.set()
+            await asyncio.sleep(0.5 + 6.5 * strike.strength)
+            other.execute("ROLLBACK")
+        finally:
+            other.close()
+            self.on_return()
+            self.down.clear()
+
+
+class PostgresStore(Store):
+    """A server of the run's own."""
+
+    kinds = frozenset({"cut all", "cut one", "restart fast", "restart immediate", "outage"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        from tests.servers.postgres import PASSWORD, PostgresServer
+
+        self._server = PostgresServer()
+        self._database = ""
+        self.secrets = (PASSWORD, PASSWORD.replace(" ", "%20"))
+
+    async def __aenter__(self) -> Self:
+        self._server.__enter__()
+        self._database = self._server.create_database()
+        self.url = self._server.url(self._database)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.__exit__(exc_type, exc, traceback)
+
+    async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
+        if self.down.is_set():
+            return  # it lies on the ground already
+        match strike.kind:
+            case "cut all":
+                counts["cuts of all connections"] += 1
+                counts["connections cut"] += self._server.cut_connections(self._database)
+            case "cut one":
+                counts["connections cut"] += self._cut_one(strike.chance)
+            case "restart fast" | "restart immediate" | "outage":
+                await self._restart(strike, counts)
+            case _:
+                raise AssertionError(strike)
+
+    def _cut_one(self, chance: float) -> int:
+        found = self._server.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' ORDER BY pid",
+            self._database,
+        )
+        if not found:
+            return 0
+        pid = found[int(chance * len(found))][0]
+        return int(self._server.execute("SELECT pg_terminate_backend($1)::int", pid)[0][0])
+
+    async def _restart(self, strike: Strike, counts: Counter[str]) -> None:
+        # On this thread: the server ends with the thread that started it, should the run be killed.
+        self.down.set()
+        try:
+            self._server.stop("immediate" if strike.kind == "restart immediate" else "fast")
+            if strike.kind == "outage":
+                await asyncio.sleep(2 + 6 * strike.strength)
+                counts["outages"] += 1
+            counts["restarts"] += 1
+            self._server.start()
+            self.on_return()
+        finally:
+            await asyncio.sleep(5)  # what started meanwhile may not have noticed yet
+            self.down.clear()
+
+
+def make_store(choice: str, folder: Path) -> Store:
+    """The store that the command line names: `sqlite`, `postgres`, or the URL of one to be left alone."""
+    if choice == "sqlite":
+        return SqliteStore(folder)
+    if choice == "postgres":
+        return PostgresStore()
+    return GivenStore(choice)
