@@ -196,3 +196,24 @@ def test_a_connection_that_hangs_is_noticed(hosts: SeveralHosts, server: Postgre
     hosts.check(host)
 
     assert time.monotonic() - back < 2 * _RESUMES
+
+
+def test_hosts_follow_to_the_server_that_takes_over(tmp_path: Path, server: PostgresServer) -> None:
+    name = server.create_database()
+    with PostgresServer(standby_of=server) as standby:
+        server.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        server.execute("SELECT pg_reload_conf()")
+        both = server.url(name).replace(f"127.0.0.1:{server.port}", f"127.0.0.1:{server.port},127.0.0.1:{standby.port}")
+        with SeveralHosts(tmp_path, f"{both}?target_session_attrs=read-write") as hosts:
+            first, second = hosts.start(2)
+            hosts.instances(first, "fan", 4, steps=5, seconds=0.2)
+            with _Starter(hosts, first, "a") as starter:
+                begun(hosts, first, 3)
+                server.kill()
+                before = starter.accepted
+                standby.promote()
+                back = time.monotonic()
+                wait_until(lambda: starter.accepted > before + 3, "starts are accepted")
+                wait_until(lambda: is_ready(first) and is_ready(second), "both are ready")
+                assert time.monotonic() - back < _RESUMES
+            hosts.check(second)

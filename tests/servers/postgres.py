@@ -99,9 +99,11 @@ class PostgresServer:
 
     Args:
         settings: server settings beside the defaults.
+        standby_of: a running server to copy and to follow, until `promote`.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, *, standby_of: PostgresServer | None = None) -> None:
+        self._primary = standby_of
         self._account = server_account()
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -211,6 +213,11 @@ class PostgresServer:
         finally:
             _signal(family, signal.SIGCONT)
 
+    def promote(self) -> None:
+        """Make a standby take writes."""
+        ((promoted,),) = self.execute("SELECT pg_promote(true, 30)")
+        assert promoted, self.printed()
+
     def printed(self) -> str:
         """The server's log so far."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
@@ -269,33 +276,40 @@ class PostgresServer:
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LC_ALL": "C", "TZ": "UTC"}
 
     def _initialize(self) -> None:
+        if self._primary is not None:
+            source = ("--dbname", self._primary.url(), "--write-recovery-conf", "--wal-method", "stream")
+            said = self._run("pg_basebackup", *source, "--checkpoint", "fast")
+            assert said is None, f"pg_basebackup failed:\n{said}"
+            return
         secret = self.folder / "password"
         secret.write_text(f"{PASSWORD}\n", encoding="utf-8")
         give(secret, self._account)
         common = ("--username", SUPERUSER, "--pwfile", str(secret), "--auth=scram-sha-256", "--encoding=UTF8")
         by_language = ("--locale=C", "--locale-provider=icu", "--icu-locale=en-US")
-        said = ""
-        # Before version 15, and where it was built without ICU, a server cannot sort by language without the machine's
-        # help.
-        for locale in (by_language, ("--locale=C",)):
-            done = subprocess.run(
-                [str(self._binaries / "initdb"), "-D", str(self._data), *common, *locale],
-                cwd=self.folder,
-                env=self._environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=120,
-                check=False,
-                user=self._account.user,
-                group=self._account.group,
-                extra_groups=self._account.extra_groups,
-            )
-            if done.returncode == 0:
-                return
-            said += done.stdout
+        # Before version 15, and where it was built without ICU, it sorts text by language only with the machine's help.
+        said = self._run("initdb", *common, *by_language)
+        if said is not None:
             shutil.rmtree(self._data, ignore_errors=True)
-        raise AssertionError(f"initdb failed:\n{said}")
+            said = self._run("initdb", *common, "--locale=C")
+        assert said is None, f"initdb failed:\n{said}"
+
+    def _run(self, program: str, *arguments: str) -> str | None:
+        """Run a program of the server's that fills the data folder; returns what it said when it failed."""
+        done = subprocess.run(
+            [str(self._binaries / program), "-D", str(self._data), *arguments],
+            cwd=self.folder,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+            user=self._account.user,
+            group=self._account.group,
+            extra_groups=self._account.extra_groups,
+        )
+        return None if done.returncode == 0 else done.stdout
 
     def _start_on_some_port(self) -> None:
         for attempt in range(3):
