@@ -223,9 +223,10 @@ def _children(final: Final) -> Iterator[str]:
 
 
 def _overlaps(commits: Sequence[Commit]) -> Iterator[str]:
-    # By version, not by time: a store may report a commit long after its history stood.
+    # By version, not by time: a store may report a commit long after its history stood, and processes have no common
+    # time. What only amends keeps the version, and comes after what made it.
     last: dict[InstanceId, HistoryVersion] = {}
-    for commit in sorted(commits, key=lambda each: each.version):
+    for commit in sorted(commits, key=lambda each: (each.version, each.base is not None, each.base or each.version)):
         before = last.get(commit.instance_id)
         if before is not None and (commit.base is None or commit.base < before):
             yield f"{commit.instance_id}: {commit.version} was committed from {commit.base}, though {before} stood"

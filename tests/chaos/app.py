@@ -217,6 +217,22 @@ async def retrying(context: Context) -> list[str]:
     return tokens
 
 
+async def rewound(context: Context) -> list[str]:
+    """Fails until somebody rewinds it often enough; the deeper one below its parent, which fails by it."""
+    key, depth, failures = context.get_input()
+    tokens = [await context.call_activity(step, f"{key}/before")]
+    if depth:
+        tokens += await context.call_sub_orchestrator(rewound, [f"{key}/child", depth - 1, failures])
+    else:
+        tokens.append(await context.call_activity(flaky, f"{key}/fails {failures}"))
+    return [*tokens, await context.call_activity(step, f"{key}/after")]
+
+
+async def once(context: Context) -> list[str]:
+    """A step; for ids that have several lives."""
+    return [await context.call_activity(step, context.get_input())]
+
+
 def talking(context: Context) -> Steps:
     """Starts two others and exchanges events with them."""
     me = context.instance_id
@@ -265,6 +281,8 @@ ORCHESTRATORS: tuple[Callable[..., Any], ...] = (
     parent,
     failing,
     retrying,
+    rewound,
+    once,
     talking,
     guest,
     patient,

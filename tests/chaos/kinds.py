@@ -18,9 +18,12 @@ __all__ = ["KINDS", "Expected", "Kind", "Player"]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The end of an instance; `outputs` lists the outputs that are right, with tasks in place of tokens."""
+    """The end of an instance; `outputs` lists the outputs that are right, with tasks in place of tokens.
 
-    status: RuntimeStatus
+    `status` None: it is gone.
+    """
+
+    status: RuntimeStatus | None
     outputs: tuple[object, ...] = ()
 
 
@@ -29,8 +32,22 @@ class Player(Protocol):
 
     random: Random
 
-    async def start(self, orchestrator: str, instance_id: str, input: object) -> None:
-        """Start an instance."""
+    async def start(
+        self, orchestrator: str, instance_id: str, input: object, *, after: float = 0, again: bool = False
+    ) -> None:
+        """Start an instance, `after` so many seconds; `again`: in place of one that has ended."""
+        ...
+
+    async def wait(self, instance_id: str) -> RuntimeStatus:
+        """Wait for the end."""
+        ...
+
+    async def rewind(self, instance_id: str) -> None:
+        """Rewind a failed instance."""
+        ...
+
+    async def purge(self, instance_id: str) -> None:
+        """Remove an instance that has ended."""
         ...
 
     async def raise_event(self, instance_id: str, name: str, data: object) -> None:
@@ -49,7 +66,9 @@ class Player(Protocol):
         """Let a random time pass, often none."""
         ...
 
-    def expect(self, instance_id: str, *outputs: object, status: RuntimeStatus = RuntimeStatus.COMPLETED) -> None:
+    def expect(
+        self, instance_id: str, *outputs: object, status: RuntimeStatus | None = RuntimeStatus.COMPLETED
+    ) -> None:
         """Note what must become of an instance."""
         ...
 
@@ -150,6 +169,43 @@ async def _retrying(player: Player, key: str) -> None:
     await player.start("retrying", key, key)
 
 
+async def _rewound(player: Player, key: str) -> None:
+    depth, failures = player.random.choice((0, 0, 1, 2)), player.random.choice((1, 2))
+    inner = key + "/child" * depth
+    levels = [key + "/child" * level for level in range(depth + 1)]
+    before = [f"{level}/before" for level in levels]
+    after = [f"{level}/after" for level in reversed(levels)]
+    player.expect(key, [*before, f"{inner}/fails {failures}", *after])
+    await player.start("rewound", key, [key, depth, failures])
+    while await player.wait(key) is RuntimeStatus.FAILED:
+        await player.rewind(key)
+
+
+async def _reused(player: Player, key: str) -> None:
+    lives = player.random.randint(2, 4)
+    player.expect(key, [f"{key}/life {lives - 1}"])
+    await player.start("once", key, f"{key}/life 0")
+    for life in range(1, lives):
+        await player.wait(key)
+        await player.pause()
+        await player.start("once", key, f"{key}/life {life}", again=True)
+
+
+async def _later(player: Player, key: str) -> None:
+    player.expect(key, [f"{key}/left L", f"{key}/then R"], [f"{key}/right R", f"{key}/then L"])
+    await player.start("gate", key, [key, 0], after=player.random.choice((0.1, 2, 8)))
+    await player.raise_event(key, "left", "L")
+    await player.pause(6.0)
+    await player.raise_event(key, "right", "R")
+
+
+async def _purged(player: Player, key: str) -> None:
+    player.expect(key, status=None)
+    await player.start("chain", key, [key, 3])
+    await player.wait(key)
+    await player.purge(key)
+
+
 async def _talking(player: Player, key: str) -> None:
     player.expect(key, ["0", "1"])
     for number in range(2):
@@ -183,6 +239,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("parent", 2, _parent),
     Kind("failing", 1, _failing),
     Kind("retrying", 2, _retrying),
+    Kind("rewound", 2, _rewound),
+    Kind("reused", 2, _reused),
+    Kind("later", 2, _later),
+    Kind("purged", 1, _purged),
     Kind("talking", 2, _talking),
     Kind("patient", 1, _patient),
     Kind("doomed", 1, _doomed),

@@ -10,8 +10,14 @@ from datetime import timedelta
 from random import Random
 from typing import TypeVar
 
-from durable_host.engine.client import TaskHubClient
-from durable_host.errors import InstanceExistsError, InvalidStateError, StoreUnavailableError, WaitTimeoutError
+from durable_host.engine.client import NON_RUNNING_STATES, TaskHubClient
+from durable_host.errors import (
+    InstanceExistsError,
+    InstanceNotFoundError,
+    InvalidStateError,
+    StoreUnavailableError,
+    WaitTimeoutError,
+)
 from durable_host.model.ids import InstanceId
 from durable_host.model.status import RuntimeStatus
 from durable_host.testing.oracle import Raised
@@ -35,7 +41,6 @@ class Notes:
     raised: list[Raised] = field(default_factory=list[Raised])
     counts: Counter[str] = field(default_factory=Counter[str])
     kinds: Counter[str] = field(default_factory=Counter[str])
-    open: set[str] = field(default_factory=set[str])
 
 
 class RunningPlayer:
@@ -50,29 +55,57 @@ class RunningPlayer:
     async def play(self, kind: Kind, instance_id: str) -> None:
         """Start the instance, drive it, and see its end."""
         self._notes.kinds[kind.name] += 1
-        self._notes.open.add(instance_id)
         await kind.play(self, instance_id)
-        await self._insist(lambda: self._client.wait_for_completion(instance_id))
-        self._notes.open.discard(instance_id)
+        if self._notes.expected[instance_id].status is not None:
+            await self.wait(instance_id)
 
     # What kinds may do.
 
-    def expect(self, instance_id: str, *outputs: object, status: RuntimeStatus = RuntimeStatus.COMPLETED) -> None:
+    def expect(
+        self, instance_id: str, *outputs: object, status: RuntimeStatus | None = RuntimeStatus.COMPLETED
+    ) -> None:
         self._notes.expected[instance_id] = Expected(status, outputs)
 
-    async def start(self, orchestrator: str, instance_id: str, input: object) -> None:
+    async def start(
+        self, orchestrator: str, instance_id: str, input: object, *, after: float = 0, again: bool = False
+    ) -> None:
+        start_at = timedelta(seconds=after) if after else None
+        replaceable = NON_RUNNING_STATES if again else ()
+        tried = False
+
         async def once() -> None:
+            nonlocal tried
             try:
-                await self._client.start(orchestrator, input, instance_id=instance_id, replaceable=())
+                await self._client.start(
+                    orchestrator, input, instance_id=instance_id, start_at=start_at, replaceable=replaceable
+                )
             except InstanceExistsError:
                 if not tried:
                     raise  # nobody else uses this id
             except StoreUnavailableError:
-                tried.append(True)
+                tried = True
                 raise
 
-        tried: list[bool] = []
         await self._insist(once)
+
+    async def wait(self, instance_id: str) -> RuntimeStatus:
+        return (await self._insist(lambda: self._client.wait_for_completion(instance_id))).status
+
+    async def rewind(self, instance_id: str) -> None:
+        try:
+            await self._insist(lambda: self._client.rewind(instance_id, "again"))
+            self._notes.counts["rewinds"] += 1
+        except InvalidStateError:
+            return  # an earlier attempt has worked
+        # Until it is taken the instance looks as it did.
+        await asyncio.sleep(1)
+
+    async def purge(self, instance_id: str) -> None:
+        try:
+            await self._insist(lambda: self._client.purge(instance_id))
+        except InstanceNotFoundError:
+            return  # an earlier attempt has worked
+        self._notes.counts["purges"] += 1
 
     async def raise_event(self, instance_id: str, name: str, data: object) -> None:
         self._events += 1

@@ -82,7 +82,7 @@ async def test_an_instance_that_is_gone_is_found(tmp_path: Path) -> None:
     evidence = await _evidence(tmp_path)
     del evidence.final.states[InstanceId("chain")], evidence.final.histories[InstanceId("chain")]
 
-    assert "chain: is None, not Completed" in await judge(evidence)
+    assert "chain: is gone, not Completed" in await judge(evidence)
 
 
 async def test_a_wrong_output_is_found(tmp_path: Path) -> None:
@@ -163,6 +163,15 @@ async def test_two_commits_from_one_history_are_found(tmp_path: Path) -> None:
     evidence.final.commits = [*evidence.final.commits, other]
 
     assert any(each.startswith("chain: ") and "was committed from" in each for each in await judge(evidence))
+
+
+async def test_the_order_in_which_commits_were_written_down_says_nothing() -> None:
+    chain = InstanceId("chain")
+    first, second = HistoryVersion(0, 8), HistoryVersion(0, 12)
+    amended = Commit(chain, second, second)
+    final = Final(commits=[amended, Commit(chain, first, second), Commit(chain, None, first)])
+
+    assert await judge(Evidence(final, {}, Counter())) == []
 
 
 def test_tracebacks_and_secrets_in_logs_are_found(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from durable_host.executors.native import FunctionRegistry, NativeOrchestrations
 from durable_host.model.history import HistoryEvent, TaskCompleted, TaskScheduled
+from durable_host.model.status import RuntimeStatus
 from durable_host.testing.oracle import Final, violations
 from tests.chaos.app import ACTIVITIES, ORCHESTRATORS, task_of
 from tests.chaos.kinds import Expected
@@ -67,11 +68,15 @@ def _ends(evidence: Evidence) -> Iterator[str]:
     for instance_id, expected in evidence.expected.items():
         status = final.status(instance_id)
         if status is not expected.status:
-            yield f"{instance_id}: is {status and status.value}, not {expected.status.value}"
+            yield f"{instance_id}: is {_named(status)}, not {_named(expected.status)}"
             continue
         output = _plain(final.output(instance_id))
         if expected.outputs and output not in expected.outputs:
             yield f"{instance_id}: {output!r} instead of {' or '.join(map(repr, expected.outputs))}"
+
+
+def _named(status: RuntimeStatus | None) -> str:
+    return "gone" if status is None else status.value
 
 
 def _results(evidence: Evidence) -> Iterator[str]:
