@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from typing import Any
 
 from benchmarks.ours import CHAIN, IN_FLIGHT, open_store
 from benchmarks.places import ROOT, Figures, Places
@@ -23,10 +24,13 @@ from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.engine.settings import EngineSettings
 from durable_host.worker import TaskHubWorker
 
-__all__ = ["main", "measure_hosts"]
+__all__ = ["drive_for", "main", "measure_hosts", "running_worker"]
 
 WAIT_SECONDS = 0.020
 SLOTS = 8
+LANES = 64
+"""Chains that run at once where the time is given and not their number."""
+
 _READY = "ready"
 
 
@@ -82,8 +86,42 @@ async def _drive(family: str, size: int, provider: str, url: str) -> Figures:
     return {"seconds": seconds, "per_second": size / seconds}
 
 
+async def _after(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def drive_for(url: str, prefix: str, until: float | asyncio.Future[Any]) -> float:
+    """Keep chains running on the hub; returns how many ended per second.
+
+    Args:
+        prefix: of the instances' ids.
+        until: seconds, or what to wait for.
+    """
+    stop: asyncio.Future[Any] = until if isinstance(until, asyncio.Future) else asyncio.ensure_future(_after(until))
+    ended = 0
+
+    async def chain_after_chain(client: TaskHubClient, lane: int) -> None:
+        nonlocal ended
+        number = 0
+        while not stop.done():
+            instance = await client.start("nothing", CHAIN, instance_id=f"{prefix}-{lane}-{number}")
+            assert await client.result(instance, int) == CHAIN
+            ended += not stop.done()
+            number += 1
+
+    async with open_store("postgres", url) as store:
+        began = time.perf_counter()
+        lanes = asyncio.gather(*(chain_after_chain(TaskHubClient(store), lane) for lane in range(LANES)))
+        await asyncio.wait({stop, lanes}, return_when=asyncio.FIRST_COMPLETED)
+        seconds = time.perf_counter() - began
+        figure = ended / seconds
+        await lanes
+    return figure
+
+
 @contextlib.contextmanager
-def _worker(places: Places, family: str, url: str) -> Generator[None, None, None]:
+def running_worker(places: Places, family: str, url: str) -> Generator[None, None, None]:
+    """A worker process on the hub, ready; ended with the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.hosts", "work", family, places.provider, url],
         cwd=ROOT,
@@ -109,7 +147,7 @@ def _worker(places: Places, family: str, url: str) -> Generator[None, None, None
 def _with_workers(places: Places, family: str, size: int, workers: int) -> Figures:
     with places.fresh() as url, contextlib.ExitStack() as stack:
         for _ in range(workers):
-            stack.enter_context(_worker(places, family, url))
+            stack.enter_context(running_worker(places, family, url))
         arguments = [family, str(size), places.provider, url]
         return places.call([sys.executable, "-m", "benchmarks.hosts", "drive", *arguments])
 

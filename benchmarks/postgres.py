@@ -12,7 +12,7 @@ from psycopg import sql
 
 from tests.servers.postgres import NoPostgresError, PostgresServer
 
-__all__ = ["fresh_database", "running_server"]
+__all__ = ["fresh_database", "log_plans", "running_server"]
 
 _NAME = "benchmark"
 
@@ -52,3 +52,16 @@ def fresh_database(server: PostgresServer) -> Generator[str, None, None]:
 
 def _major(server: PostgresServer) -> int:
     return int(server.execute("SELECT current_setting('server_version_num')::int / 10000")[0][0])
+
+
+def log_plans(server: PostgresServer) -> None:
+    """From now on the server logs what it does for each statement of a new connection to the fresh database."""
+    database = sql.Identifier(_NAME)
+    for setting in (
+        "session_preload_libraries = auto_explain",
+        "auto_explain.log_min_duration = 0",
+        "auto_explain.log_analyze = on",
+        "auto_explain.log_buffers = on",
+        "auto_explain.log_nested_statements = on",
+    ):
+        server.execute(sql.SQL("ALTER DATABASE {} SET " + setting).format(database))
