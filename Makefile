@@ -115,7 +115,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 lock: $(RUN)
 	@$(BIN)/python -m pip install $(PIP_FLAGS) uv
-	@$(LOCK) pyproject.toml --output-file requirements/run.txt
+	@$(LOCK) --all-extras pyproject.toml --output-file requirements/run.txt
 	@$(LOCK) --group pyproject.toml:build --output-file requirements/build.txt
 	@$(LOCK) --group dev pyproject.toml --output-file requirements/dev.txt
 
