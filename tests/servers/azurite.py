@@ -12,7 +12,10 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +29,7 @@ __all__ = ["Azurite", "LoggedRequest", "azurite", "find_azurite"]
 
 _ACCOUNT = "tests"
 _KEY = base64.b64encode(b"a key that only the tests' own Azurite knows; it opens nothing..".ljust(64, b".")).decode()
+_PROBE = "/the-log-is-written-up-to-here/"
 _READY_SECONDS = 60.0
 _LISTENING = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at (http://\S+)")
 _LOGGED = re.compile(r'^\S+ - - \[[^]]*\] "([A-Z]+) (\S+) HTTP/[\d.]+" (\d+) ', re.MULTILINE)
@@ -72,6 +76,8 @@ class Azurite:
         self._options = ["--inMemoryPersistence" if in_memory else f"--location={folder}", *options]
         self._process: subprocess.Popen[bytes] | None = None
         self._names = 0
+        self._probes = 0
+        self._settled = 0
 
     @property
     def connection_string(self) -> str:
@@ -139,20 +145,41 @@ class Azurite:
 
     def mark(self) -> int:
         """Where the access log ends now, for `requests`."""
-        return self.log.stat().st_size
+        return self._settle()
 
     def requests(self, since: int = 0) -> list[LoggedRequest]:
         """What was asked after that mark, in the order in which it was answered."""
+        end = self._settle()
         prefix = f"/{self.account}"
         return [
             LoggedRequest(method, target.removeprefix(prefix), int(status))
-            for method, target, status in _LOGGED.findall(self._logged(since))
+            for method, target, status in _LOGGED.findall(self._logged(since, end))
+            if not target.startswith(_PROBE)
         ]
 
-    def _logged(self, since: int) -> str:
+    def _settle(self) -> int:
+        """Wait until everything that was answered is logged; where the log ends then.
+
+        The log is written in the order of answers, a moment after them.
+        """
+        self._probes += 1
+        probe = f"{_PROBE}{self._probes}"
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{self.urls['blob'].removesuffix(self.account)}{probe[1:]}", timeout=30)
+        end = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < end:
+            before, found, after = self._logged(self._settled).partition(f"{probe} ")
+            line, ended, _ = after.partition("\n")
+            if found and ended:
+                self._settled += len(f"{before}{found}{line}\n".encode())
+                return self._settled
+            time.sleep(0.005)
+        raise AssertionError("Azurite does not log what it is asked.")
+
+    def _logged(self, since: int, end: int | None = None) -> str:
         with self.log.open("rb") as log:
             log.seek(since)
-            return log.read().decode("utf-8", "replace")
+            return log.read(-1 if end is None else end - since).decode("utf-8", "replace")
 
 
 @pytest.fixture(scope="session")
