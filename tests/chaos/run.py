@@ -28,7 +28,6 @@ from tests.chaos.verdict import Evidence, judge, log_problems, used_results
 __all__ = ["Options", "Report", "run"]
 
 _HUB = "Chaos"
-_RESUME_SECONDS = 15.0  # 5 are promised, of a machine that does nothing else
 _RUNNING = frozenset(RuntimeStatus) - TERMINAL
 
 
@@ -186,8 +185,8 @@ class _Run:
         journals = {file: file.stat().st_size for file in self.options.folder.glob("*.journal")}
         while not any(_has_commit(file, size) for file, size in journals.items()):
             await asyncio.sleep(0.02)
-            if loop.time() - began > _RESUME_SECONDS:
-                self.report.problems.append(f"no host commits {_RESUME_SECONDS:.0f} s after the store's return")
+            if loop.time() - began > self.store.returns_within:
+                self.report.problems.append(f"no commit within {self.store.returns_within:.0f} s of the store's return")
                 return
         self.resumed.append(loop.time() - began)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -23,6 +24,7 @@ class Store(ABC):
         url: as `--storage` takes it.
         kinds: the strikes that it knows.
         secrets: must show up in no log.
+        returns_within: seconds after which hosts must commit again once it is back.
         down: set while it is out of reach because of a strike, and while hosts may still suffer from that.
         on_return: called when it has come back.
     """
@@ -30,6 +32,7 @@ class Store(ABC):
     url: str
     kinds: frozenset[str] = frozenset()
     secrets: tuple[str, ...] = ()
+    returns_within: float = math.inf  # a host that is paused in the middle of a transaction keeps the file
 
     def __init__(self) -> None:
         self.down = asyncio.Event()
@@ -91,6 +94,7 @@ class SqliteStore(Store):
 class PostgresStore(Store):
     """A server of the run's own."""
 
+    returns_within = 15.0  # 5 are promised, of a machine that does nothing else
     kinds = frozenset({"cut all", "cut one", "restart fast", "restart immediate", "outage"})
 
     def __init__(self) -> None:
