@@ -1,0 +1,93 @@
+"""The recorded task hubs of `tests/data/azure_storage`, as values of the ports."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from durable_host_providers.azure_storage.ports import EdmDateTime, Value
+
+__all__ = ["HUB", "RECORDINGS", "RecordedHub", "RecordedMessage", "recorded_hub"]
+
+FOLDER = Path(__file__).parent / "data" / "azure_storage"
+
+RECORDINGS = ("table", "safe", "legacy", "more")
+"""Names of the recordings."""
+
+HUB = "recorded"
+"""The name of the hub in each of them."""
+
+
+@dataclass(frozen=True)
+class RecordedMessage:
+    """A message as it stood in its queue; times are texts of the recording."""
+
+    text: str
+    inserted: str
+    next_visible: str
+    dequeue_count: int
+
+
+@dataclass(frozen=True)
+class RecordedHub:
+    """Everything that was stored.
+
+    Attributes:
+        tables: rows by table, in key order; `Timestamp` included.
+        queues: messages by queue.
+        blobs: contents by container and name.
+    """
+
+    name: str
+    tables: Mapping[str, Sequence[Mapping[str, Value]]]
+    queues: Mapping[str, Sequence[RecordedMessage]]
+    blobs: Mapping[str, Mapping[str, bytes]]
+
+    @property
+    def history(self) -> Mapping[str, Sequence[Mapping[str, Value]]]:
+        """The rows of History by partition key, the sentinel last."""
+        found: dict[str, list[Mapping[str, Value]]] = {}
+        for row in self.tables[f"{HUB}History"]:
+            found.setdefault(str(row["PartitionKey"]), []).append(row)
+        return found
+
+    @property
+    def instances(self) -> Sequence[Mapping[str, Value]]:
+        """The rows of Instances."""
+        return self.tables[f"{HUB}Instances"]
+
+    @property
+    def large_messages(self) -> Mapping[str, bytes]:
+        """The blobs of what was too large."""
+        return self.blobs.get(f"{HUB}-largemessages", {})
+
+
+@cache
+def recorded_hub(name: str) -> RecordedHub:
+    """One of `RECORDINGS`."""
+    stored: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return RecordedHub(
+        name,
+        {table: [_row(entity) for entity in entities] for table, entities in stored["tables"].items()},
+        {queue: [RecordedMessage(**message) for message in messages] for queue, messages in stored["queues"].items()},
+        {
+            container: {blob: base64.b64decode(content["base64"]) for blob, content in blobs.items()}
+            for container, blobs in stored["blobs"].items()
+        },
+    )
+
+
+def _row(entity: dict[str, Any]) -> dict[str, Value]:
+    row: dict[str, Value] = {}
+    for name, value in entity.items():
+        if "@" in name:
+            continue
+        kind = entity.get(f"{name}@odata.type")
+        assert kind in (None, "Edm.DateTime"), f"{name}: {kind}"
+        row[name] = EdmDateTime(value) if kind == "Edm.DateTime" else value
+    return row
