@@ -30,7 +30,7 @@ VERSIONS: Mapping[str, str] = {"blob": "2021-12-02", "queue": "2021-12-02", "tab
 
 _CONNECTIONS = 100
 _KEEP_ALIVE_S = 30.0
-_KEEP_ALIVE_LOCAL_S = 4.0  # Azurite closes idle connections after 5 s
+_KEEP_ALIVE_EMULATOR_S = 4.0  # Azurite closes idle connections after 5 s
 _TIMEOUT = aiohttp.ClientTimeout(total=45, sock_connect=5)
 _SKEW = timedelta(minutes=5)  # the service refuses signatures that are 15 minutes off
 _NO_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -65,7 +65,7 @@ class HttpClient:
             parts = urlsplit(url)
             self._origins[service] = f"{parts.scheme}://{parts.netloc}"
             self._paths[service] = quote(parts.path, safe="/%")
-        self._local = urlsplit(connection.urls["queue"]).hostname in {"127.0.0.1", "localhost", "::1", "azurite"}
+        self._emulator = connection.urls["queue"].startswith("http://")
         self._sessions = PerLoop(self._open, lambda session: session.close())
         self._offset = timedelta(0)
 
@@ -176,7 +176,7 @@ class HttpClient:
             raise unreachable(kind, target, location, error) from None
 
     def _open(self) -> aiohttp.ClientSession:
-        keep = _KEEP_ALIVE_LOCAL_S if self._local else _KEEP_ALIVE_S
+        keep = _KEEP_ALIVE_EMULATOR_S if self._emulator else _KEEP_ALIVE_S
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=keep),
             timeout=_TIMEOUT,
