@@ -6,18 +6,17 @@ control queue. A time that is written back unchanged keeps all its digits, also 
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 from durable_host_providers.azure_storage.partition_plan import LeaseRow
-from durable_host_providers.azure_storage.ports import EdmDateTime, Row, Value
+from durable_host_providers.azure_storage.ports import Row, Value
+from durable_host_providers.azure_storage.wire.times import edm_time, instant_of
 
 __all__ = ["PARTITION_KEY", "from_row", "new_row", "to_values"]
 
 PARTITION_KEY = ""
 
 _TIMES = (("OwnedSince", "owned_since"), ("LastRenewal", "last_renewal"), ("ExpiresAt", "expires_at"))
-_SEVENTH_DIGIT = re.compile(r"(\.\d{6})\d+")
 
 
 def new_row(queue: str) -> dict[str, Value]:
@@ -55,7 +54,7 @@ def to_values(row: LeaseRow, stored: Row | None = None) -> dict[str, Value]:
     for column, name in _TIMES:
         time: datetime | None = getattr(row, name)
         if time is not None:
-            values[column] = before[column] if time == _time(before, column) else _edm(time)
+            values[column] = before[column] if time == _time(before, column) else edm_time(time)
     values["IsDraining"] = row.draining
     return values
 
@@ -70,11 +69,6 @@ def _time(values: dict[str, Value], column: str) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        time = datetime.fromisoformat(_SEVENTH_DIGIT.sub(r"\1", value))
+        return instant_of(value)
     except ValueError:
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _edm(time: datetime) -> EdmDateTime:
-    return EdmDateTime(time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "0Z")
