@@ -25,18 +25,21 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from typing import Protocol
 
 import msgspec
 
-from durable_host.environment import Clock
+from durable_host.environment import Clock, Environment
+from durable_host_providers.azure_storage.ports import StorageAccount
 
 __all__ = [
     "Holdings",
     "ManagerKind",
     "OwnedPartition",
+    "PartitionContext",
     "PartitionListener",
     "PartitionManager",
     "PartitionSettings",
@@ -170,6 +173,26 @@ class PartitionListener(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PartitionContext:
+    """What every manager is made of.
+
+    Attributes:
+        account: where the control queues are.
+        queues: names of all control queues of the hub, by number.
+        me: this process's worker id, unique among all that ever share the hub.
+        fence: until when the app may process at all, in monotonic seconds.
+    """
+
+    account: StorageAccount
+    queues: Sequence[str]
+    me: str
+    listener: PartitionListener
+    environment: Environment
+    settings: PartitionSettings = field(default_factory=PartitionSettings)
+    fence: Callable[[], float] = never
+
+
 class PartitionManager(Protocol):
     """One run of a partition manager. Each run is a new object, so that nothing of an earlier stop remains."""
 
@@ -198,24 +221,15 @@ class Holdings:
     Args:
         tasks: where drains run.
         wake: called when a drain has ended.
-        fence: until when the app may process at all, in monotonic seconds.
     """
 
-    def __init__(
-        self,
-        listener: PartitionListener,
-        clock: Clock,
-        tasks: asyncio.TaskGroup,
-        settings: PartitionSettings,
-        wake: Callable[[], None],
-        fence: Callable[[], float] = never,
-    ) -> None:
-        self._listener = listener
-        self._clock = clock
+    def __init__(self, context: PartitionContext, tasks: asyncio.TaskGroup, wake: Callable[[], None]) -> None:
+        self._listener = context.listener
+        self._clock = context.environment.clock
+        self._fence = context.fence
+        self._limit_s = context.settings.drain_limit.total_seconds()
         self._tasks = tasks
-        self._settings = settings
         self._wake = wake
-        self._fence = fence
         self._held: dict[str, OwnedPartition] = {}
         self._drains: dict[str, asyncio.Task[None]] = {}
 
@@ -298,14 +312,13 @@ class Holdings:
             self.end(queue)
 
     async def _drain(self, partition: OwnedPartition) -> None:
-        limit = self._settings.drain_limit.total_seconds()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._limit_s):
                 await self._listener.drain(partition)
         except TimeoutError:
             logger.warning(
                 "partition was not drained in time; what it still holds is left to itself",
-                extra={"event": "partition_drain_timeout", "queue": partition.queue, "limit_s": limit},
+                extra={"event": "partition_drain_timeout", "queue": partition.queue, "limit_s": self._limit_s},
             )
         except Exception:
             # Another host waits for the partition; what could not be handed back becomes visible by itself.

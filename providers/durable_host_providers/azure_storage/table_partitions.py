@@ -19,25 +19,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
-from durable_host.environment import Environment
 from durable_host.errors import StoreError
 from durable_host_providers.azure_storage.partition_plan import LeaseRow, Plan, View, Write, plan_pass, renewals
 from durable_host_providers.azure_storage.partition_rows import from_row, to_values
 from durable_host_providers.azure_storage.partitions import (
     Holdings,
     OwnedPartition,
-    PartitionListener,
-    PartitionSettings,
-    never,
+    PartitionContext,
 )
 from durable_host_providers.azure_storage.ports import (
     NotFoundError,
     PreconditionFailedError,
     Row,
-    StorageAccount,
     Table,
     TableAction,
     TableOperation,
@@ -60,37 +56,14 @@ _PATIENCE_S = 0.5
 
 
 class TablePartitionManager:
-    """One run of the table manager; see `PartitionManager`.
+    """One run of the table manager; see `PartitionManager`. `table`: the Partitions table."""
 
-    Args:
-        queues: where the control queues are.
-        table: the Partitions table.
-        is_queue: tells which row keys are control queues of this hub.
-        me: this process's worker id, unique among all that ever share the hub.
-        fence: until when the app may process at all, in monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        queues: StorageAccount,
-        table: Table,
-        is_queue: Callable[[str], bool],
-        me: str,
-        listener: PartitionListener,
-        environment: Environment,
-        settings: PartitionSettings | None = None,
-        *,
-        fence: Callable[[], float] = never,
-    ) -> None:
-        self._queues = queues
+    def __init__(self, context: PartitionContext, table: Table) -> None:
+        self._context = context
         self._table = table
-        self._is_queue = is_queue
-        self._me = me
-        self._listener = listener
-        self._clock = environment.clock
-        self._ids = environment.ids
-        self._settings = settings or PartitionSettings()
-        self._fence = fence
+        self._clock = context.environment.clock
+        self._settings = context.settings
+        self._prefix = context.queues[0][:-2]
         self._holdings: Holdings | None = None
         self._stored: dict[str, Row] = {}
         self._created: set[str] = set()
@@ -106,9 +79,7 @@ class TablePartitionManager:
     async def run(self, stop: asyncio.Event) -> None:
         """See `PartitionManager`."""
         async with asyncio.TaskGroup() as tasks:
-            holdings = self._holdings = Holdings(
-                self._listener, self._clock, tasks, self._settings, self._wake.set, self._fence
-            )
+            holdings = self._holdings = Holdings(self._context, tasks, self._wake.set)
             watch = tasks.create_task(self._wake_at(stop), name="partition stop")
             try:
                 await self._share(holdings, stop)
@@ -181,7 +152,7 @@ class TablePartitionManager:
                 extra={"event": "partition_trouble", "failures": self._failures},
             )
         pause = min(_FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10), _LONGEST_PAUSE_S)
-        return pause * (0.5 + self._ids.uniform())
+        return pause * (0.5 + self._context.environment.ids.uniform())
 
     # The two kinds of turns.
 
@@ -214,7 +185,7 @@ class TablePartitionManager:
 
     def _view(self, holdings: Holdings, *, stopping: bool) -> View:
         return View(
-            me=self._me,
+            me=self._context.me,
             now=self._clock.now(),
             lease=self._settings.lease,
             renew=self._clock.monotonic() >= self._renewal_due(holdings),
@@ -248,7 +219,8 @@ class TablePartitionManager:
                 break
             for row in page.rows:
                 queue = row.values["RowKey"]
-                if isinstance(queue, str) and self._is_queue(queue):
+                # Also of a partition that is not ours to know: whoever added its row needs readers for it.
+                if isinstance(queue, str) and queue[:-2] == self._prefix and queue[-2:].isdecimal():
                     stored[queue] = row
             continuation = page.continuation
             if continuation is None:
@@ -285,5 +257,5 @@ class TablePartitionManager:
     async def _create(self, queue: str) -> None:
         """The queue that is about to be claimed exists, or did once in this process's life."""
         if queue not in self._created:
-            await self._queues.queue(queue).create()
+            await self._context.account.queue(queue).create()
             self._created.add(queue)

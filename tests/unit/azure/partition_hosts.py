@@ -13,7 +13,12 @@ from random import Random
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError
 from durable_host.testing.environment import SimulatedClock, simulated_environment
-from durable_host_providers.azure_storage.partitions import OwnedPartition, PartitionListener, PartitionManager
+from durable_host_providers.azure_storage.partitions import (
+    OwnedPartition,
+    PartitionContext,
+    PartitionManager,
+    PartitionSettings,
+)
 from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
 
 __all__ = ["Cluster", "Faults", "Host", "MakeManager"]
@@ -31,6 +36,8 @@ class Faults:
     latency: float = 0.0
     cut_off: bool = False
     """No request gets through, in either direction."""
+    once: str = ""
+    """The answer to the next request of this kind is lost."""
 
     async def before(self, kind: str) -> None:
         await asyncio.sleep(self.random.random() * self.latency)
@@ -44,6 +51,9 @@ class Faults:
         if self.cut_off:
             await asyncio.sleep(1.0)
             raise StoreUnavailableError("cut off")
+        if kind == self.once:
+            self.once = ""
+            raise StoreUnavailableError("answer lost")
         self._strike()
 
     def _strike(self) -> None:
@@ -51,7 +61,7 @@ class Faults:
             raise StoreUnavailableError("injected")
 
 
-MakeManager = Callable[[SimulatedAccount, str, PartitionListener, Environment], PartitionManager]
+MakeManager = Callable[[PartitionContext], PartitionManager]
 
 
 @dataclass
@@ -103,7 +113,9 @@ class Host:
 class Cluster:
     """The service, its hosts and the watch."""
 
-    def __init__(self, make: MakeManager, *, seed: int = 0, partitions: int = 4) -> None:
+    def __init__(
+        self, make: MakeManager, *, seed: int = 0, partitions: int = 4, settings: PartitionSettings | None = None
+    ) -> None:
         self.random = Random(seed)
         self.seed = seed
         self.queues = [f"hub-control-{number:02d}" for number in range(partitions)]
@@ -116,6 +128,7 @@ class Cluster:
         self.unread_since: dict[str, float] = {}
         self.longest_unread = 0.0
         self._make = make
+        self._settings = settings or PartitionSettings()
         self._tasks: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -149,7 +162,7 @@ class Cluster:
         faults = Faults(Random(number), error, latency)
         environment = simulated_environment(number, skew=timedelta(seconds=skew))
         host = Host(name, SimulatedAccount(self.service, faults), faults, environment, drain_s)
-        host.manager = self._make(host.account, name, host, environment)
+        host.manager = self._make(PartitionContext(host.account, self.queues, name, host, environment, self._settings))
         host.task = self._tasks.create_task(self._run(host), name=name)
         self.hosts.append(host)
         return host

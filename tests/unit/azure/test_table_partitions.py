@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from random import Random
 
 import pytest
 
-from durable_host.environment import Environment
 from durable_host.testing.loop import run_simulated
 from durable_host_providers.azure_storage import table_partitions
 from durable_host_providers.azure_storage.partition_rows import new_row
 from durable_host_providers.azure_storage.partitions import (
     OwnedPartition,
-    PartitionListener,
+    PartitionContext,
     PartitionManager,
     PartitionSettings,
 )
 from durable_host_providers.azure_storage.ports import ANY, Row, TableAction, TableOperation, Values
-from durable_host_providers.azure_storage.simulated import SimulatedAccount
 from durable_host_providers.azure_storage.table_partitions import TablePartitionManager
-from tests.unit.azure.partition_hosts import Cluster, MakeManager
+from tests.unit.azure.partition_hosts import Cluster
 
 TABLE = "hubPartitions"
-IS_QUEUE = re.compile(r"hub-control-\d\d")
 
 
-def manager(settings: PartitionSettings | None = None) -> MakeManager:
-    def make(
-        account: SimulatedAccount, name: str, listener: PartitionListener, environment: Environment
-    ) -> PartitionManager:
-        return TablePartitionManager(
-            account,
-            account.table(TABLE),
-            lambda queue: IS_QUEUE.fullmatch(queue) is not None,
-            name,
-            listener,
-            environment,
-            settings,
-        )
-
-    return make
+def manager(context: PartitionContext) -> PartitionManager:
+    return TablePartitionManager(context, context.account.table(TABLE))
 
 
 async def new_cluster(*, seed: int = 0, partitions: int = 4, settings: PartitionSettings | None = None) -> Cluster:
-    cluster = Cluster(manager(settings), seed=seed, partitions=partitions)
+    cluster = Cluster(manager, seed=seed, partitions=partitions, settings=settings)
     table = cluster.account().table(TABLE)
     await table.create()
     await table.transact([TableOperation(TableAction.INSERT, new_row(queue)) for queue in cluster.queues])
