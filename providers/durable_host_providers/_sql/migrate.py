@@ -18,10 +18,11 @@ __all__ = ["Migration", "load_migrations", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: the statements that lead to `version`."""
+    """One step: the statements that lead to `version`, and the script they come from."""
 
     version: int
     statements: tuple[str, ...]
+    script: str
 
 
 def load_migrations(package: str) -> Sequence[Migration]:
@@ -31,10 +32,8 @@ def load_migrations(package: str) -> Sequence[Migration]:
         ValueError: the numbers do not run from 1 without gaps.
     """
     names = sorted(each.name for each in files(package).iterdir() if each.name.endswith(".sql"))
-    found = [
-        Migration(int(name.split("_", 1)[0]), _statements(files(package).joinpath(name).read_text("utf-8")))
-        for name in names
-    ]
+    scripts = {name: files(package).joinpath(name).read_text("utf-8") for name in names}
+    found = [Migration(int(name.split("_", 1)[0]), _statements(text), text) for name, text in scripts.items()]
     if [each.version for each in found] != list(range(1, len(found) + 1)):
         raise ValueError(f"{package}: migrations are numbered {[each.version for each in found]}")
     return found

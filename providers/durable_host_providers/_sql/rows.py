@@ -74,7 +74,7 @@ def payloads_of(state: InstanceState) -> tuple[str | None, str | None, str | Non
 
 
 def state_of(
-    text: str,
+    text: str | bytes,
     payloads: Mapping[str, str | None] | None,
     quarantined: str | None,
 ) -> InstanceState:
@@ -96,7 +96,7 @@ def state_of(
 
 
 def message_of(
-    message_id: str, target: str, text: str, execution_id: str | None, visible_at: int | None, deliveries: int
+    message_id: str, target: str, text: str | bytes, execution_id: str | None, visible_at: int | None, deliveries: int
 ) -> Message:
     """The message of a row."""
     return Message(

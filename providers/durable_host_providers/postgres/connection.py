@@ -1,0 +1,251 @@
+"""Connections: opened when needed, dropped when they fail, never more than allowed.
+
+A call that fails because of the connection or the server raises StoreUnavailableError; what it would have written is
+unknown then. A call that the server refused because another one was in its way (a deadlock, a row made at the same
+time) has had no effect and is made again here.
+
+Two kinds of connections: those for work plan every statement once and for indexes, whatever size the tables had at
+that moment, since a queue that was empty when it was looked at is long an hour later; those for questions plan for the
+values that are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import asyncpg
+
+from durable_host.errors import StoreError, StoreMismatchError, StoreUnavailableError
+
+from .settings import Settings
+
+__all__ = ["Connection", "Pool", "connect", "is_transient", "translate"]
+
+logger = logging.getLogger(__name__)
+
+Row = Sequence[Any]
+
+_CONNECT_SECONDS = 10.0
+_CALL_SECONDS = 30.0
+_ATTEMPTS = 8
+
+_WORK: Mapping[str, str] = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_QUESTIONS: Mapping[str, str] = {"plan_cache_mode": "force_custom_plan", "jit": "off"}
+
+
+class Connection(Protocol):
+    """What is used of the driver's connection."""
+
+    async def fetch(self, query: str, *args: object, timeout: float | None = None) -> Sequence[Row]: ...
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str: ...
+
+    async def close(self, *, timeout: float | None = None) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def is_closed(self) -> bool: ...
+
+    def is_in_transaction(self) -> bool: ...
+
+    async def add_listener(self, channel: str, callback: Any) -> None: ...
+
+    def add_termination_listener(self, callback: Any) -> None: ...
+
+    def get_server_pid(self) -> int: ...
+
+    def transaction(self) -> Any: ...
+
+
+async def connect(settings: Settings, *, questions: bool = False) -> Connection:
+    """Open a connection.
+
+    Raises:
+        StoreUnavailableError: the server cannot be reached, or does not let us in now.
+        StoreMismatchError: it does not let us in at all.
+    """
+    try:
+        found = await asyncpg.connect(
+            settings.dsn,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_CALL_SECONDS,
+            server_settings={
+                "application_name": f"durable-host {settings.hub}"[:63],
+                **(_QUESTIONS if questions else _WORK),
+            },
+        )
+    except Exception as error:
+        raise translate(error, settings) from error
+    return cast("Connection", found)
+
+
+def is_transient(error: BaseException) -> bool:
+    """The statement was undone because of another one; it may be made again."""
+    return isinstance(error, asyncpg.DeadlockDetectedError | asyncpg.SerializationError)
+
+
+def translate(error: BaseException, settings: Settings) -> BaseException:
+    """What an error of the driver means to the caller; errors about values stay as they are."""
+    if isinstance(error, StoreError):
+        return error
+    where = settings.location
+    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
+        return StoreMismatchError(
+            f"{where}: the server refuses the user or the password; correct the connection string ({_brief(error)})."
+        )
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return StoreMismatchError(f"{where}: there is no such database; create it, or name another one.")
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StoreMismatchError(
+            f"{where}: the user lacks a right ({_brief(error)}); see the documented GRANTs, or let the owner of the "
+            "schema run `durable-host hub create`."
+        )
+    if isinstance(
+        error,
+        asyncpg.PostgresConnectionError
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError
+        | asyncpg.OperatorInterventionError
+        | asyncpg.InsufficientResourcesError
+        | asyncpg.PostgresSystemError
+        | asyncpg.ReadOnlySQLTransactionError
+        | asyncpg.DeadlockDetectedError
+        | asyncpg.SerializationError
+        | asyncpg.LockNotAvailableError
+        | OSError
+        | TimeoutError
+        | EOFError,
+    ) and not _is_about_values(error):
+        return StoreUnavailableError(f"{where} cannot be used now: {_brief(error)}.")
+    return error
+
+
+def _is_about_values(error: BaseException) -> bool:
+    # The driver's DataError (a value that fits no type) is an InterfaceError, too.
+    return isinstance(error, asyncpg.DataError | ValueError)
+
+
+def _brief(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{text[0].rstrip('.')}" if text else type(error).__name__
+
+
+class Pool:
+    """Connections of one kind, on one loop."""
+
+    def __init__(self, settings: Settings, size: int, *, questions: bool = False) -> None:
+        self._settings = settings
+        self._size = size
+        self._questions = questions
+        self._free: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._opening = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    async def fetch(self, query: str, *arguments: object, timeout: float | None = None) -> Sequence[Row]:
+        """Run one statement, which is a transaction of its own.
+
+        Raises:
+            StoreUnavailableError: it could not be run, or nobody knows whether it was.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            connection = await self._take()
+            try:
+                found = await connection.fetch(query, *arguments, timeout=timeout)
+            except Exception as error:
+                if is_transient(error) and attempt < _ATTEMPTS:
+                    self._give(connection)
+                    await asyncio.sleep(0.001 * attempt)
+                    continue
+                translated = translate(error, self._settings)
+                if isinstance(translated, StoreUnavailableError):
+                    self._drop(connection)
+                else:
+                    self._give(connection)
+                if translated is error:
+                    raise
+                raise translated from error
+            except BaseException:
+                self._drop(connection)  # cancelled: what the server is doing with it is unknown
+                raise
+            self._give(connection)
+            return found
+
+    async def _take(self) -> Connection:
+        while True:
+            if self._closed:
+                raise StoreUnavailableError(f"{self._settings.location} is not open.")
+            while self._free:
+                connection = self._free.pop()
+                if not connection.is_closed():
+                    return connection
+                self._all.discard(connection)
+            if len(self._all) + self._opening < self._size:
+                self._opening += 1
+                try:
+                    connection = await connect(self._settings, questions=self._questions)
+                finally:
+                    self._opening -= 1
+                    self._next()
+                if self._closed:
+                    connection.terminate()
+                    continue
+                self._all.add(connection)
+                return connection
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next()
+                raise
+
+    def _give(self, connection: Connection) -> None:
+        if self._closed or connection.is_closed() or connection.is_in_transaction():
+            self._drop(connection)
+            return
+        self._free.append(connection)
+        self._next()
+
+    def _drop(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        connection.terminate()
+        self._next()
+
+    def _next(self) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    async def close(self) -> None:
+        """Close what is open; who waits hears that it is."""
+        self._closed = True
+        while self._queue:
+            self._next()
+        connections, self._all = list(self._all), set()
+        self._free.clear()
+        await asyncio.gather(*(_close(connection) for connection in connections))
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=2)
+    except Exception:  # nothing is lost: every statement was a transaction of its own
+        connection.terminate()

@@ -1,0 +1,147 @@
+-- name: quarantine
+-- Take a locked instance out of circulation.
+UPDATE durable_host.instances SET
+    quarantined = $3, own_status = status, status = CASE WHEN state IS NULL THEN NULL ELSE 'Failed' END,
+    lease = NULL, wake_at = NULL
+WHERE ref = $1 AND abs(lease) = $2
+RETURNING ref
+
+-- name: quarantine_spoilt
+-- The same for an instance with something unreadable, if the lease is current or none is asked for.
+UPDATE durable_host.instances SET
+    quarantined = $4, own_status = status, status = CASE WHEN state IS NULL THEN NULL ELSE 'Failed' END,
+    lease = NULL, wake_at = NULL
+WHERE hub = $1 AND ref = $2 AND ($3::bigint IS NULL OR lease = $3) AND quarantined IS NULL
+RETURNING instance_id
+
+-- name: notify
+-- Tell other store objects; nothing that must outlive the server.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)
+
+-- name: histories
+-- The histories of locked instances.
+SELECT ref, events FROM durable_host.history WHERE ref = ANY ($1) ORDER BY ref, first
+
+-- name: is_current
+-- Whether a lease of an instance is current.
+SELECT 1 FROM durable_host.instances WHERE ref = $1 AND abs(lease) = $2
+
+-- name: run_with_event
+-- The run of events that holds the event at an index, for a rewind.
+SELECT first, events FROM durable_host.history WHERE ref = $1 AND first <= $2 ORDER BY first DESC LIMIT 1
+
+-- name: get_instances
+-- Projections by id.
+SELECT instance_id, state, quarantined, input, output, custom_status, failure
+FROM durable_host.instances WHERE hub = $1 AND instance_id = ANY ($2) AND state IS NOT NULL
+
+-- name: get_instances_without_payloads
+-- Projections by id, without payloads.
+SELECT instance_id, state, quarantined FROM durable_host.instances
+WHERE hub = $1 AND instance_id = ANY ($2) AND state IS NOT NULL
+
+-- name: history_of
+-- The history of an instance that has a projection; none of it while a start waits that replaces the instance.
+SELECT h.events
+FROM durable_host.instances i LEFT JOIN durable_host.history h ON h.ref = i.ref AND NOT i.pending
+WHERE i.hub = $1 AND i.instance_id = $2 AND i.state IS NOT NULL ORDER BY h.first
+
+-- name: query_columns
+-- A page of projections; the conditions and the order follow.
+SELECT instance_id, state, quarantined, input, output, custom_status, failure FROM durable_host.instances
+
+-- name: query_columns_without_payloads
+-- A page of projections without payloads.
+SELECT instance_id, state, quarantined FROM durable_host.instances
+
+-- name: count_statuses
+-- Instances by status.
+SELECT status, count(*) FROM durable_host.instances WHERE hub = $1 AND status IS NOT NULL GROUP BY status
+
+-- name: count_messages
+-- Messages that are visible, those that are delayed, the age of the oldest that waits for a worker, and instances in
+-- quarantine.
+SELECT
+    (SELECT count(*) FROM durable_host.messages WHERE hub = $1 AND due <= now.micros),
+    (SELECT count(*) FROM durable_host.messages WHERE hub = $1 AND due > now.micros),
+    now.micros - (
+        SELECT min(greatest(m.arrived_at, m.visible_at))
+        FROM durable_host.messages m JOIN durable_host.instances i ON i.ref = m.ref
+        WHERE m.hub = $1 AND m.due <= now.micros AND i.quarantined IS NULL
+            AND (coalesce(i.lease, 0) <= 0 OR i.wake_at <= now.micros)
+    ),
+    (SELECT count(*) FROM durable_host.instances WHERE hub = $1 AND quarantined IS NOT NULL)
+FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
+
+-- name: count_activities
+-- Activities without and with a live lease, and the age of the oldest that waits.
+SELECT
+    count(a.seq) FILTER (WHERE a.lease IS NULL OR a.wake_at <= now.micros),
+    count(a.seq) FILTER (WHERE a.lease IS NOT NULL AND a.wake_at > now.micros),
+    max(now.micros - a.created_at) FILTER (WHERE a.wake_at <= now.micros)
+FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
+LEFT JOIN durable_host.activities a ON a.hub = $1
+
+-- name: returned_activities
+-- Activities that were fetched at least twice and wait.
+SELECT i.instance_id, a.task, a.deliveries, CASE WHEN a.wake_at > now.micros THEN a.wake_at END
+FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
+JOIN durable_host.activities a ON a.hub = $1 LEFT JOIN durable_host.instances i ON i.ref = a.ref
+WHERE a.deliveries >= 2 AND (a.lease IS NULL OR a.wake_at <= now.micros)
+ORDER BY a.deliveries DESC LIMIT $2
+
+-- name: returned_messages
+-- Instances whose oldest message was fetched at least twice and waits.
+SELECT i.instance_id, i.name, max(m.deliveries), max(CASE WHEN i.wake_at > now.micros THEN i.wake_at END)
+FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
+JOIN durable_host.messages m ON m.hub = $1 JOIN durable_host.instances i ON i.ref = m.ref
+WHERE m.deliveries >= 2 AND i.quarantined IS NULL AND (coalesce(i.lease, 0) <= 0 OR i.wake_at <= now.micros)
+GROUP BY i.ref ORDER BY max(m.deliveries) DESC LIMIT $2
+
+-- name: next_owner
+-- A number for a store object.
+SELECT nextval('durable_host.owners')
+
+-- name: take_host_lease
+-- A named lease, if nobody holds it.
+INSERT INTO durable_host.host_leases AS l (hub, name, token, owner, ends_at)
+VALUES ($1, $2, $3, $4, durable_host.now_micros() + $5)
+ON CONFLICT (hub, name) DO UPDATE SET token = excluded.token, owner = excluded.owner, ends_at = excluded.ends_at
+WHERE l.ends_at <= durable_host.now_micros()
+RETURNING token
+
+-- name: extend_host_lease
+-- Renew a named lease.
+UPDATE durable_host.host_leases SET ends_at = durable_host.now_micros() + $4
+WHERE hub = $1 AND name = $2 AND token = $3 RETURNING token
+
+-- name: drop_host_lease
+-- Give a named lease back.
+DELETE FROM durable_host.host_leases WHERE hub = $1 AND name = $2 AND token = $3
+
+-- name: read_document
+-- A document of the host.
+SELECT value, version FROM durable_host.host_documents WHERE hub = $1 AND path = $2
+
+-- name: add_document
+-- A document, only if there is none.
+INSERT INTO durable_host.host_documents (hub, path, version, value) VALUES ($1, $2, $3, $4)
+ON CONFLICT (hub, path) DO NOTHING RETURNING version
+
+-- name: change_document
+-- A document, only if its version is the expected one.
+UPDATE durable_host.host_documents SET version = $3, value = $4 WHERE hub = $1 AND path = $2 AND version = $5
+RETURNING version
+
+-- name: drop_document
+-- Remove a document.
+DELETE FROM durable_host.host_documents WHERE hub = $1 AND path = $2 RETURNING path
+
+-- name: list_documents
+-- Paths of documents from $2 on; $3: before this one, or NULL.
+SELECT path FROM durable_host.host_documents WHERE hub = $1 AND path >= $2 AND ($3::text IS NULL OR path < $3)
+ORDER BY path
+
+-- name: probe
+-- A write without effect, for readiness.
+UPDATE durable_host.hubs SET created_at = created_at WHERE hub = $1 RETURNING hub

@@ -1,0 +1,117 @@
+"""Reads: projections, histories, pages, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import MsgspecError
+
+from durable_host.model.codec import decode_events, decode_task
+from durable_host.model.history import HistoryEvent
+from durable_host.model.ids import InstanceId
+from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
+from durable_host.storage.contract import HandedBack, HubStatistics
+from durable_host_providers._sql.filters import encode_cursor
+from durable_host_providers._sql.rows import PAYLOADS, from_micros, state_of
+
+from .connection import Pool
+from .filters import page_text
+from .statements import Statements
+
+__all__ = ["Questions"]
+
+_MOST = 100
+
+
+class Questions:
+    """Asks on connections of its own, so that nobody who asks waits for a commit."""
+
+    def __init__(self, pool: Pool, sql: Statements) -> None:
+        self._pool = pool
+        self._sql = sql
+        self.hub = 0
+
+    async def get(self, instance_id: str, with_payloads: bool) -> InstanceState | None:
+        """A projection, or None."""
+        if "\0" in instance_id:  # no text in this database holds one
+            return None
+        name = "get_instances" if with_payloads else "get_instances_without_payloads"
+        rows = await self._pool.fetch(self._sql[name], self.hub, [instance_id])
+        return _state(rows[0]) if rows else None
+
+    async def page(self, query: InstanceQuery) -> InstancePage:
+        """One page of a query.
+
+        Raises:
+            ValueError: the cursor cannot be read, or the limit is less than 1.
+        """
+        if query.limit < 1:
+            raise ValueError(f"limit is {query.limit}; it must be at least 1")
+        text, parameters = page_text(query, self._sql, self.hub)
+        rows = await self._pool.fetch(text, *parameters)
+        states = tuple(_state(row) for row in rows[: query.limit])
+        more = len(rows) > query.limit
+        return InstancePage(states, encode_cursor(states[-1].instance_id) if more else None)
+
+    async def history(self, instance_id: str) -> list[HistoryEvent] | None:
+        """The history of an instance."""
+        if "\0" in instance_id:
+            return None
+        rows = await self._pool.fetch(self._sql["history_of"], self.hub, instance_id)
+        if not rows:
+            return None
+        return [event for (run,) in rows if run is not None for event in decode_events(run)]
+
+    async def histories(self, refs: Sequence[int]) -> dict[int, list[HistoryEvent] | None]:
+        """The histories of locked instances; None for one that cannot be decoded."""
+        found: dict[int, list[HistoryEvent] | None] = {ref: [] for ref in refs}
+        for ref, text in await self._pool.fetch(self._sql["histories"], list(refs)):
+            events = found[ref]
+            if events is not None:
+                try:
+                    events += decode_events(text)
+                except MsgspecError:
+                    found[ref] = None  # one spoilt row must not keep the others of this call from being run
+        return found
+
+    async def statistics(self) -> HubStatistics:
+        """Depths and ages."""
+        hub, fetch, sql = self.hub, self._pool.fetch, self._sql
+        statuses = await fetch(sql["count_statuses"], hub)
+        ((waiting, delayed, oldest_message, quarantined),) = await fetch(sql["count_messages"], hub)
+        ((tasks_waiting, tasks_running, oldest_task),) = await fetch(sql["count_activities"], hub)
+        found: list[HandedBack] = []
+        for instance_id, text, deliveries, wake_at in await fetch(sql["returned_activities"], hub, _MOST):
+            task = decode_task(text)
+            target = InstanceId(instance_id or task.instance_id)
+            found.append(HandedBack("activity", target, task.name, deliveries, _later(wake_at)))
+        for instance_id, name, deliveries, wake_at in await fetch(sql["returned_messages"], hub, _MOST):
+            found.append(HandedBack("orchestration", InstanceId(instance_id), name, deliveries, _later(wake_at)))
+        found.sort(key=lambda each: -each.deliveries)
+        return HubStatistics(
+            instances={row[0]: row[1] for row in statuses},
+            inbox_waiting=waiting,
+            inbox_delayed=delayed,
+            activities_waiting=tasks_waiting,
+            activities_running=tasks_running,
+            oldest_message_age=_age(oldest_message),
+            oldest_activity_age=_age(oldest_task),
+            quarantined=quarantined,
+            handed_back=tuple(found[:_MOST]),
+        )
+
+
+def _state(row: Sequence[Any]) -> InstanceState:
+    _, text, quarantined, *columns = row
+    payloads = {name: value.decode() for name, value in zip(PAYLOADS, columns, strict=False) if value is not None}
+    return state_of(text, payloads, quarantined)
+
+
+def _later(wake_at: int | None) -> datetime | None:
+    return None if wake_at is None else from_micros(wake_at)
+
+
+def _age(micros: int | None) -> float | None:
+    return None if micros is None else max(0.0, micros / 1_000_000)

@@ -1,0 +1,357 @@
+"""The storage contract on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+from durable_host.environment import Environment
+from durable_host.errors import StoreUnavailableError
+from durable_host.model.history import HistoryEvent
+from durable_host.model.ids import InstanceId
+from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
+from durable_host.model.messages import Message
+from durable_host.model.status import RuntimeStatus
+from durable_host.storage.contract import (
+    ActivityCompletion,
+    ActivityWorkItem,
+    Checkpoint,
+    CommitOutcome,
+    HistoryCache,
+    HubStatistics,
+    Lease,
+    OrchestrationWorkItem,
+    StoreTraits,
+    TaskHubStore,
+    has_changed,
+)
+
+from .checkpoints import check, message_columns
+from .connection import Pool, connect
+from .gathering import Gathering
+from .grants import InstanceToken
+from .items import Locked
+from .questions import Questions
+from .schema import Hub, create_hub, delete_hub, find_hub
+from .settings import Settings
+from .starts import Start, Starts
+from .statements import statements
+from .watching import Watch, Watchers
+from .work import Work
+
+__all__ = ["PostgresTaskHubStore"]
+
+T = TypeVar("T")
+
+_NO_TIME = timedelta(0)
+_PURGE_BATCH = 500
+
+
+class PostgresTaskHubStore(TaskHubStore):
+    """One store object on a hub. Any number of them, in any number of processes, may be open on one hub.
+
+    All calls belong to the loop that entered the store; `renew` may be called from any.
+    """
+
+    traits: ClassVar[StoreTraits] = StoreTraits(
+        caller_transactions=True, commit_concurrency=2, max_lease=timedelta(hours=1)
+    )
+
+    def __init__(self, settings: Settings, environment: Environment) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._sql = statements(settings.schema)
+        self._watchers = Watchers()
+        self._identity: str | None = None
+        self._work: Work | None = None
+        self._pools: tuple[Pool, Pool] | None = None
+        self._questions: Questions | None = None
+        self._starts: Gathering[Start, bool] = Gathering(self._start)
+        self._sends: Gathering[Sequence[Message], None] = Gathering(self._send)
+
+    # Life cycle.
+
+    async def create(self) -> None:
+        await create_hub(self._settings, self._environment)
+
+    async def delete(self) -> None:
+        await self._close()
+        await delete_hub(self._settings)
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        connection = await connect(settings, questions=True)
+        try:
+            hub: Hub = await find_hub(connection, settings)
+            owner: int = (await connection.fetch(self._sql["next_owner"]))[0][0]
+        finally:
+            await connection.close(timeout=2)
+        self._identity = hub.identity
+        asking = max(1, settings.connections // 3)
+        self._pools = (Pool(settings, settings.connections - asking), Pool(settings, asking, questions=True))
+        self._work = Work(settings, self._environment, self._pools[0], self._watchers)
+        self._questions = Questions(self._pools[1], self._sql)
+        self._questions.hub = hub.number
+        self._work.start(hub.number, owner)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        work, pools = self._work, self._pools
+        if work is None or pools is None:
+            return
+        self._pools = None
+        await self._starts.stop()
+        await self._sends.stop()
+        await work.stop()
+        self._work = None
+        self._questions = None
+        for pool in pools:
+            await pool.close()
+
+    @property
+    def work(self) -> Work:
+        """The open store's inside.
+
+        Raises:
+            StoreUnavailableError: it is not open.
+        """
+        if self._work is None:
+            raise StoreUnavailableError(f"{self._settings.location} is not open.")
+        return self._work
+
+    @property
+    def owner(self) -> int:
+        """The number of this store object."""
+        return self.work.owner
+
+    async def ask(self, name: str, *arguments: object) -> Sequence[Any]:
+        """Run a named statement whose first parameter is the hub."""
+        work = self.work
+        return await work.pool.fetch(self._sql[name], work.hub, *arguments)
+
+    def _reader(self) -> Questions:
+        if self._questions is None:
+            raise StoreUnavailableError(f"{self._settings.location} is not open.")
+        return self._questions
+
+    async def check(self) -> None:
+        await self.ask("probe")
+
+    # Worker.
+
+    async def lock_orchestrations(
+        self, limit: int, *, wait: timedelta, cache: HistoryCache
+    ) -> Sequence[OrchestrationWorkItem]:
+        limit = min(limit, self.traits.lock_batch)
+        work = self.work
+        if limit < 1:
+            return ()
+        locked: Sequence[Locked]
+        if wait <= _NO_TIME:
+            locked = await _kept(work.track(work.fetch_instances(limit, everything=True)), work.put_back_instances)
+        else:
+            waiter = work.instances.wait(limit)
+            work.awaited()
+            locked = await work.waited(work.instances, waiter, wait)
+        try:
+            return await self._loaded(locked, cache)
+        except asyncio.CancelledError:
+            work.put_back_instances(locked)
+            raise
+        except Exception:
+            giving = work.put_back_instances(locked)
+            if giving is not None:
+                await asyncio.shield(giving)
+            raise
+
+    async def _loaded(self, locked: Sequence[Locked], cache: HistoryCache) -> list[OrchestrationWorkItem]:
+        """Work items, with the histories that the caller does not hold."""
+        unknown = [
+            each.token.ref
+            for each in locked
+            if not each.top_up and each.version is not None and not cache.holds(each.instance_id, each.version)
+        ]
+        histories = await self._reader().histories(unknown) if unknown else {}
+        items: list[OrchestrationWorkItem] = []
+        for each in locked:
+            history: Sequence[HistoryEvent] | None = () if each.version is None and not each.top_up else None
+            if each.token.ref in histories:
+                history = histories[each.token.ref]
+            lease = self.work.lease_of(each.instance_id, each.token, each.until)
+            items.append(OrchestrationWorkItem(each.instance_id, each.version, history, each.inbox, lease))
+        return items
+
+    async def lock_activities(self, limit: int, *, wait: timedelta) -> Sequence[ActivityWorkItem]:
+        limit = min(limit, self.traits.lock_batch)
+        work = self.work
+        if limit < 1:
+            return ()
+        if wait <= _NO_TIME:
+            return await _kept(work.track(work.fetch_activities(limit)), work.put_back_activities)
+        waiter = work.activities.wait(limit)
+        work.awaited()
+        return await work.waited(work.activities, waiter, wait)
+
+    async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
+        for checkpoint in checkpoints:
+            check(checkpoint)
+        return await asyncio.shield(self.work.track(self.work.commit(checkpoints)))
+
+    async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
+        return await asyncio.shield(self.work.track(self.work.complete(completions)))
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease | None]:
+        work = self.work
+        if work.loop is asyncio.get_running_loop():
+            renewed = await work.renew(leases)
+            work.renewed(renewed)
+            return renewed
+        pool = Pool(self._settings, 1)  # connections belong to a loop, and this one may end at any time
+        try:
+            renewed = await work.renew(leases, pool)
+        finally:
+            await pool.close()
+        if work.loop is not None:
+            work.loop.call_soon_threadsafe(work.renewed, renewed)
+        return renewed
+
+    async def abandon(self, leases: Sequence[Lease], *, delay: timedelta) -> None:
+        await asyncio.shield(self.work.track(self.work.abandon(leases, delay)))
+
+    async def quarantine(self, lease: Lease, reason: str) -> CommitOutcome:
+        token, work = lease.token, self.work
+        if not isinstance(token, InstanceToken):
+            return CommitOutcome.LEASE_LOST
+        reason = reason.replace("\0", "\\0")
+        if not await work.pool.fetch(self._sql["quarantine"], token.ref, token.lease, reason):
+            return CommitOutcome.LEASE_LOST
+        work.grants.drop(token.ref)
+        work.changed(lease.key)
+        return CommitOutcome.COMMITTED
+
+    # Client.
+
+    async def create_instance(
+        self, start: Message, *, replaceable: Collection[RuntimeStatus], transaction: object | None = None
+    ) -> bool:
+        self.work.require_open()
+        return await self._starts.put(Start(start, replaceable))
+
+    async def _start(self, calls: Sequence[Start]) -> Sequence[bool]:
+        work, starts = self.work, Starts(calls)
+        taken = await work.start_instances(
+            starts.columns(),
+            starts.states,
+            lambda message_id, token, until: starts.make(work.grants, message_id, token, until),
+        )
+        for call, state in zip(calls, starts.states, strict=True):
+            if call.message.id in taken:
+                self._watchers.tell({call.message.target: state})
+        return [call.message.id in taken for call in calls]
+
+    async def send(self, messages: Sequence[Message], *, transaction: object | None = None) -> None:
+        self.work.require_open()
+        if messages:
+            await self._sends.put(messages)
+
+    async def _send(self, calls: Sequence[Sequence[Message]]) -> Sequence[None]:
+        messages = [message for call in calls for message in call]
+        await self.work.send(message_columns(messages), len(messages))
+        return [None] * len(calls)
+
+    async def release_quarantined(self, instance_ids: Collection[InstanceId]) -> int:
+        asked = [each for each in dict.fromkeys(instance_ids) if "\0" not in each]
+        released = [row[0] for row in await self.ask("release_quarantined", asked)]
+        self.work.changed(*released)
+        if released:
+            self.work.made_eligible()
+        return len(released)
+
+    async def get_instance(self, instance_id: InstanceId, *, with_payloads: bool = True) -> InstanceState | None:
+        return await self._reader().get(instance_id, with_payloads)
+
+    async def query_instances(self, query: InstanceQuery) -> InstancePage:
+        return await self._reader().page(query)
+
+    async def get_history(self, instance_id: InstanceId) -> Sequence[HistoryEvent] | None:
+        return await self._reader().history(instance_id)
+
+    async def purge(self, instance_ids: Collection[InstanceId], *, force: bool = False) -> int:
+        asked = [each for each in dict.fromkeys(instance_ids) if "\0" not in each]
+        count = 0
+        for at in range(0, len(asked), _PURGE_BATCH):
+            purged = await self.ask("purge", asked[at : at + _PURGE_BATCH], force)
+            for instance_id, had_state in purged:
+                count += had_state
+                grant = self.work.grants.by_id.get(instance_id)
+                if grant is not None:
+                    self.work.grants.drop(grant.ref)
+            self.work.changed(*(row[0] for row in purged))
+        return count
+
+    async def statistics(self) -> HubStatistics:
+        return await self._reader().statistics()
+
+    async def wait_for_change(
+        self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
+    ) -> InstanceState | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        while True:
+            # Watching begins before looking, so that nothing happens unseen in between.
+            watch = self._watchers.add(instance_id)
+            try:
+                state = await self.get_instance(instance_id)
+                left = end - loop.time()
+                if has_changed(after, state) or left <= 0:
+                    return state
+                told = await self._within(watch, left)
+                if told is not None and has_changed(after, told):
+                    return told
+            finally:
+                self._watchers.remove(instance_id, watch)
+
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        seen = looked = False
+        while True:
+            watch = self._watchers.add(instance_id, until_end=True)
+            try:
+                if not looked and self.work.grants.is_running(instance_id) and loop.time() < end:
+                    seen = True  # nothing to look for yet: its start was a moment ago, as a rule
+                else:
+                    state = await self.get_instance(instance_id)
+                    if (seen if state is None else state.status.is_terminal) or loop.time() >= end:
+                        return state
+                    seen = state is not None
+                looked = True
+                told = await self._within(watch, end - loop.time())
+                if told is not None and told.status.is_terminal:
+                    return told
+            finally:
+                self._watchers.remove(instance_id, watch)
+
+    async def _within(self, watch: Watch, seconds: float) -> InstanceState | None:
+        self.work.listen()
+        await asyncio.wait([watch], timeout=seconds)
+        return watch.result() if watch.done() and not watch.cancelled() else None
+
+
+async def _kept(task: asyncio.Task[list[T]], put_back: Callable[[Sequence[T]], object]) -> list[T]:
+    """The result of a call that locks; if the caller is cancelled, what it has locked is given back."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(
+            lambda done: None if done.cancelled() or done.exception() is not None else put_back(done.result())
+        )
+        raise
