@@ -24,7 +24,7 @@ from durable_host_providers.azure_storage.credentials import (
     TokenSource,
     parse_connection_string,
 )
-from durable_host_providers.azure_storage.ports import AccessDeniedError, TableAction, TableOperation
+from durable_host_providers.azure_storage.ports import AccessDeniedError, QueueMessage, TableAction, TableOperation
 from durable_host_providers.azure_storage.rest import RestAccount
 from durable_host_providers.azure_storage.rest_http import HttpClient
 from durable_host_providers.azure_storage.rest_patience import Patience
@@ -91,6 +91,27 @@ async def test_a_cut_connection_is_an_unknown_effect() -> None:
         with pytest.raises(StoreUnavailableError):
             await account.queue("q").get(1, visibility_s=30)
         assert asked.count("GET") > 1
+
+
+async def test_a_kept_connection_that_breaks_is_an_unknown_effect_as_well() -> None:
+    asked: list[str] = []
+    message = QueueMessage("id", "text", "receipt", 1, datetime.now(UTC), datetime.now(UTC))
+    headers = {"x-ms-popreceipt": "new", "x-ms-time-next-visible": "Sat, 21 Nov 2026 10:00:00 GMT"}
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.method)
+        if len(asked) > 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=204, headers=headers)
+
+    async with serving(handler) as url, RestAccount(connection(url), Environment()) as account:
+        queue = account.queue("q")
+        await queue.update(message, visibility_s=30)
+        with pytest.raises(StoreUnavailableError, match="Its effect is unknown"):
+            await queue.update(message, visibility_s=30)
+
+    assert asked == ["PUT", "PUT"]
 
 
 async def test_an_account_that_is_not_there_is_told_with_its_address() -> None:

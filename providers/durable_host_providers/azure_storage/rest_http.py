@@ -177,13 +177,17 @@ class HttpClient:
 
     def _open(self) -> aiohttp.ClientSession:
         keep = _KEEP_ALIVE_EMULATOR_S if self._emulator else _KEEP_ALIVE_S
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=keep),
             timeout=_TIMEOUT,
             skip_auto_headers=_NO_AUTO_HEADERS,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # It would send a PUT or DELETE again when a kept connection breaks, which is not for it to decide: the second of
+        # two conditional writes is refused, and what was done would look as if it had not been.
+        session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+        return session
 
     def _correct_clock(self, answer: Answer) -> bool:
         """After a refusal: whether our clock is off, so that a signature with the service's time may be accepted."""
