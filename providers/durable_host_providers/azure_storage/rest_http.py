@@ -184,8 +184,8 @@ class HttpClient:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        # It would send a PUT or DELETE again when a kept connection breaks, which is not for it to decide: the second of
-        # two conditional writes is refused, and what was done would look as if it had not been.
+        # It would send a PUT or DELETE again when a kept connection breaks, which is not for it to decide: the second
+        # of two conditional writes is refused, and what was done would look as if it had not been.
         session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
         return session
 
