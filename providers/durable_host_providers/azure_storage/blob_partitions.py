@@ -35,6 +35,7 @@ _OWNERSHIP_LOOK_S = 5.0
 _LATE_RENEWAL_S = 5.0
 """How much later than it should a renewal may come before a legacy host stops fetching."""
 
+_FENCED_S = 1.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
@@ -120,6 +121,9 @@ class _BlobPartitionManager(ABC):
     async def _repeat(self, pause: float, job: Job) -> None:
         failures = 0
         while True:
+            if self._context.environment.clock.monotonic() >= self._context.fence() and not self._stopping:
+                await asyncio.sleep(_FENCED_S)  # what is ours may become another app's when its leases end
+                continue
             try:
                 await job()
                 failures = 0

@@ -100,6 +100,9 @@ class TablePartitionManager:
             pause = await self._turn(holdings, stopping=True)
             now = self._clock.monotonic()
             if not self._failures and not holdings:
+                if self.others:
+                    # Of two that stop at once each saw the other; the one that released last sees nobody now.
+                    await self._turn(holdings, stopping=True)
                 return
             if not self._failures or give_up is None:
                 give_up = now + self._settings.stop_limit.total_seconds()
@@ -122,6 +125,8 @@ class TablePartitionManager:
 
     async def _turn(self, holdings: Holdings, *, stopping: bool) -> float:
         """A pass, or a renewal between two; how long to pause."""
+        if not stopping and self._clock.monotonic() >= self._context.fence():
+            return _WAITING_S  # what is ours may become another app's when its leases end
         renewal = not stopping and self._clock.monotonic() < self._next_pass
         try:
             async with asyncio.timeout(self._settings.time_limit.total_seconds()):

@@ -36,19 +36,21 @@ class Faults:
     latency: float = 0.0
     cut_off: bool = False
     """No request gets through, in either direction."""
+    only: str = ""
+    """What kinds `cut_off` concerns, by their beginning."""
     once: str = ""
     """The answer to the next request of this kind is lost."""
 
     async def before(self, kind: str) -> None:
         await asyncio.sleep(self.random.random() * self.latency)
-        if self.cut_off:
+        if self.cut_off and kind.startswith(self.only):
             await asyncio.sleep(1.0)
             raise StoreUnavailableError("cut off")
         self._strike()
 
     async def after(self, kind: str, effect: bool) -> None:
         await asyncio.sleep(self.random.random() * self.latency)
-        if self.cut_off:
+        if self.cut_off and kind.startswith(self.only):
             await asyncio.sleep(1.0)
             raise StoreUnavailableError("cut off")
         if kind == self.once:
