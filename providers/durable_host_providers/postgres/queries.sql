@@ -19,8 +19,13 @@ RETURNING instance_id
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)
 
 -- name: histories
--- The histories of locked instances.
-SELECT ref, events FROM durable_host.history WHERE ref = ANY ($1) ORDER BY ref, first
+-- The histories of locked instances, those alone whose lease is still current: a host that was paused since it locked
+-- them must not read what another one has made of them.
+SELECT i.ref, h.events
+FROM unnest($1::bigint[], $2::bigint[]) AS u (ref, lease)
+JOIN durable_host.instances i ON i.ref = u.ref AND abs(i.lease) = u.lease
+LEFT JOIN durable_host.history h ON h.ref = i.ref
+ORDER BY i.ref, h.first
 
 -- name: is_current
 -- Whether a lease of an instance is current.

@@ -18,6 +18,7 @@ from durable_host_providers._sql.rows import PAYLOADS, from_micros, state_of
 
 from .connection import Pool
 from .filters import page_text
+from .grants import InstanceToken
 from .statements import Statements
 
 __all__ = ["Questions"]
@@ -64,12 +65,13 @@ class Questions:
             return None
         return [event for (run,) in rows if run is not None for event in decode_events(run)]
 
-    async def histories(self, refs: Sequence[int]) -> dict[int, list[HistoryEvent] | None]:
-        """The histories of locked instances; None for one that cannot be decoded."""
-        found: dict[int, list[HistoryEvent] | None] = {ref: [] for ref in refs}
-        for ref, text in await self._pool.fetch(self._sql["histories"], list(refs)):
-            events = found[ref]
-            if events is not None:
+    async def histories(self, tokens: Sequence[InstanceToken]) -> dict[int, list[HistoryEvent] | None]:
+        """The histories of locked instances by row, but of lost leases; None for one that cannot be decoded."""
+        found: dict[int, list[HistoryEvent] | None] = {}
+        refs, leases = [token.ref for token in tokens], [token.lease for token in tokens]
+        for ref, text in await self._pool.fetch(self._sql["histories"], refs, leases):
+            events = found.setdefault(ref, [])
+            if events is not None and text is not None:
                 try:
                     events += decode_events(text)
                 except MsgspecError:

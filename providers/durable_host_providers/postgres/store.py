@@ -175,13 +175,19 @@ class PostgresTaskHubStore(TaskHubStore):
     async def _loaded(self, locked: Sequence[Locked], cache: HistoryCache) -> list[OrchestrationWorkItem]:
         """Work items, with the histories that the caller does not hold."""
         unknown = [
-            each.token.ref
+            each.token
             for each in locked
             if not each.top_up and each.version is not None and not cache.holds(each.instance_id, each.version)
         ]
         histories = await self._reader().histories(unknown) if unknown else {}
+        lost = {token for token in unknown if token.ref not in histories}
+        for token in lost:
+            if self.work.grants.find(token) is not None:
+                self.work.grants.drop(token.ref)
         items: list[OrchestrationWorkItem] = []
         for each in locked:
+            if each.token in lost:
+                continue
             history: Sequence[HistoryEvent] | None = () if each.version is None and not each.top_up else None
             if each.token.ref in histories:
                 history = histories[each.token.ref]
