@@ -196,18 +196,22 @@ class TaskHubClient:
         Args:
             data_json: JSON text to use in place of `data`.
             message_id: identity of this event; a caller that repeats a call passes the same one.
+            connection: the caller's database connection with an open transaction, where the store takes one. An
+                instance that is not there may be one that this transaction starts, so nobody is told of it then.
 
         Raises:
             InstanceNotFoundError: no such instance.
             InvalidStateError: it has ended.
         """
         _check_texts(name)
-        state = await self.require(instance_id)
-        self._refuse_ended(state, "raise an event in")
+        state = await (self.require(instance_id) if connection is None else self.get(instance_id))
+        if state is not None:
+            self._refuse_ended(state, "raise an event in")
+        target = check_instance_id(instance_id) if state is None else state.instance_id
         event = EventRaised(
             timestamp=self._environment.clock.now(), name=name, input=_text(data, data_json), traceparent=traceparent
         )
-        await self._send(state.instance_id, event, message_id, connection)
+        await self._send(target, event, message_id, connection)
 
     async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
         """Ask for the end of an instance; with `recursive`, of its open children as well. Errors as `raise_event`."""

@@ -83,8 +83,9 @@ class DurableOrchestrationClient:
         *,
         start_at: datetime | timedelta | None = None,
         tags: Mapping[str, str] | None = None,
+        connection: object | None = None,
     ) -> str:
-        """Start an instance; it can be queried when this returns.
+        """Start an instance; it can be queried when this returns, or when the caller's transaction has committed.
 
         An instance of the same id that has ended is replaced.
 
@@ -95,6 +96,8 @@ class DurableOrchestrationClient:
             version: recorded for the instance.
             start_at: not before; a timedelta counts from now.
             tags: found again by queries.
+            connection: your own connection to the hub's database with an open transaction: the instance is started if
+                that commits. On PostgreSQL, of asyncpg or psycopg.
 
         Returns:
             The instance's id.
@@ -103,6 +106,7 @@ class DurableOrchestrationClient:
             UnknownFunctionError: the app has no such orchestrator; nothing was started.
             InvalidInstanceIdError, PayloadError: nothing was started.
             InstanceExistsError: an instance of this id has not ended.
+            UnsupportedError: the store takes no such connection.
         """
         name = function_name(orchestration_function_name)
         if self._known is not None:
@@ -119,6 +123,7 @@ class DurableOrchestrationClient:
             tags=tags,
             version=version,
             replaceable=self._replaceable,
+            connection=connection,
             traceparent=None if context is None else context.trace_context.trace_parent or None,
             tracestate=None if context is None else context.trace_context.trace_state or None,
         )
@@ -208,18 +213,25 @@ class DurableOrchestrationClient:
         event_data: Any = None,
         task_hub_name: str | None = None,
         connection_name: str | None = None,
+        *,
+        connection: object | None = None,
     ) -> None:
         """Raise an external event. It is kept until the orchestrator waits for it.
+
+        Args:
+            connection: your own connection to the hub's database with an open transaction: the event is raised if that
+                commits. An instance that is not there may be one that it starts, so nobody is told of it then.
 
         Raises:
             ValueError: the name is empty.
             InstanceNotFoundError: no such instance.
             InvalidStateError: it has ended.
+            UnsupportedError: the store takes no such connection.
         """
         if event_name == "":
             raise ValueError("event_name must be a non-empty string.")
         client = self._of(task_hub_name, connection_name)
-        await client.raise_event(instance_id, event_name, event_data)
+        await client.raise_event(instance_id, event_name, event_data, connection=connection)
 
     async def terminate(self, instance_id: str, reason: str | None = None, *, recursive: bool = False) -> None:
         """End an instance; with `recursive`, its open children as well. One that has ended stays as it is.

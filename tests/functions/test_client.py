@@ -214,6 +214,20 @@ async def test_event_for_nobody_or_the_ended_or_without_a_name_is_refused() -> N
             await client.raise_event(id, "go")
 
 
+async def test_a_store_without_transactions_of_callers_refuses_their_connection() -> None:
+    async with _clients() as (client, _):
+        id = await client.start_new("waits")
+
+        with pytest.raises(UnsupportedError):
+            await client.start_new("echo", connection=object())
+        with pytest.raises(UnsupportedError):
+            await client.raise_event(id, "go", connection=object())
+        with pytest.raises(UnsupportedError):
+            await client.raise_event("started in the same transaction", "go", connection=object())
+
+        assert [status.instance_id for status in await client.get_status_all()] == [id]
+
+
 async def test_terminate_suspend_and_resume_leave_an_ended_instance_as_it_is() -> None:
     async with _clients() as (client, _):
         id = await client.start_new("echo")
