@@ -33,6 +33,7 @@ ALLOWED: Mapping[Difference, str] = {
     Difference("sentinel", "HistoryStamp", "added"): "design 3.5, fence: the companion",
     Difference("instance", "HistoryVersion", "added"): "design 3.5, fence: generation and length",
     Difference("instance", "HistoryStamp", "added"): "design 3.5, fence: the companion",
+    Difference("instance", "DurableHost", "added"): "design 3.5, one mode: what is ours alone; of suspended instances",
     Difference("SubOrchestrationInstanceCreated", "Reason", "missing"): (
         "azure-storage-task-hub.md 6.11: the row's type is unchanged, its reason is read by nobody"
     ),

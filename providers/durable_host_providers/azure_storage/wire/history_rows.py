@@ -22,6 +22,7 @@ from durable_host_providers.azure_storage.ports import Value
 from durable_host_providers.azure_storage.wire.errors import UnreadableRowError
 from durable_host_providers.azure_storage.wire.event_columns import columns_of, is_played, stands_for_original
 from durable_host_providers.azure_storage.wire.keys import SENTINEL, escape_key, is_entity, row_key
+from durable_host_providers.azure_storage.wire.payloads import is_large
 from durable_host_providers.azure_storage.wire.row_events import event_of
 from durable_host_providers.azure_storage.wire.stamps import read_stamp, stamp_columns
 from durable_host_providers.azure_storage.wire.times import edm_time
@@ -105,7 +106,13 @@ def rewound_columns(event: model.HistoryEvent) -> dict[str, Value] | None:
         return None
     columns: dict[str, Value] = {}
     columns_of(event, columns)
-    return {name: columns[name] for name in ("EventType", "Reason", "DurableHost") if name in columns}
+    merged = {name: value for name, value in columns.items() if name in _REWOUND_COLUMNS}
+    original_reason = getattr(event.original, "reason", None) or ""
+    # A text that lay in a blob would come back from there, and one that has to go there cannot be merged.
+    return None if any(is_large(str(text)) for text in (original_reason, *merged.values())) else merged
+
+
+_REWOUND_COLUMNS = frozenset({"EventType", "Reason", "DurableHost"})
 
 
 # The sentinel.

@@ -2,8 +2,8 @@
 
 Beside the columns of the reference a row has, of ours: `HistoryVersion` and `HistoryStamp` (see `stamps`),
 `FailureDetails`, `ParentInstanceId` (to ask for), `DurableHost` (what else a projection tells), `Quarantined` and
-`QuarantinedStatus`. They count only as far as the stamp vouches for them, since another writer of the row leaves them
-as they were.
+`QuarantinedStatus` with a stamp of its own. They count only as far as their stamp vouches for them, since another
+writer of the row leaves them as they were.
 
 What the reference leaves behind in a row is passed over when reading: output and completion time of an execution that
 has not ended, and the reason of a suspension that is over, which stands in `Output`.
@@ -21,8 +21,8 @@ import msgspec
 from durable_host.model.history import ParentInstance
 from durable_host.model.ids import ExecutionId, InstanceId
 from durable_host.model.instance import HistoryVersion, InstanceState
-from durable_host.model.status import RuntimeStatus
-from durable_host_providers.azure_storage.ports import Value
+from durable_host.model.status import TERMINAL, RuntimeStatus
+from durable_host_providers.azure_storage.ports import EdmDateTime, Value
 from durable_host_providers.azure_storage.wire.cells import (
     NULL,
     failure_column,
@@ -72,6 +72,7 @@ WITHOUT_PAYLOADS = (
     "DurableHostBlobName",
     "Quarantined",
     "QuarantinedStatus",
+    "QuarantinedStamp",
 )
 """The columns to select for `read_instance(…, with_payloads=False)`."""
 
@@ -133,7 +134,7 @@ def instance_row(
     return values
 
 
-def _add_ours(state: InstanceState, detached: bool, updated: Value, values: dict[str, Value]) -> None:
+def _add_ours(state: InstanceState, detached: bool, updated: EdmDateTime, values: dict[str, Value]) -> None:
     if state.failure is not None:
         values["FailureDetails"] = failure_column(state.failure)
     if state.parent is not None:
@@ -142,23 +143,19 @@ def _add_ours(state: InstanceState, detached: bool, updated: Value, values: dict
         parent=state.parent,
         restarted_from=state.restarted_from,
         traceparent=state.traceparent,
-        suspended_reason=state.suspended_reason if _has_odd_reason(state) else None,
+        suspended_reason=state.suspended_reason,  # also in `Output`, which a query without payloads leaves out
         tags=state.tags if has_reserved_names(state.tags) or (detached and state.tags == {}) else None,
     )
     if facts != _NO_FACTS:
         values["DurableHost"] = json_text(facts)
     if state.quarantined is not None:
         values["Quarantined"] = state.quarantined
+        values["QuarantinedStamp"] = f"{state.execution_id} {updated}"
     if state.version is not None or len(values.keys() & _OURS) > 0:
-        values.update(stamp_columns(state.execution_id, edm_time(state.updated_at), state.version))
+        values.update(stamp_columns(state.execution_id, updated, state.version))
 
 
-def _has_odd_reason(state: InstanceState) -> bool:
-    """Whether `Output` does not tell why the instance is suspended."""
-    return state.status is not RuntimeStatus.SUSPENDED or state.suspended_reason == ""
-
-
-_OURS = frozenset({"FailureDetails", "DurableHost", "Quarantined"})
+_OURS = frozenset({"FailureDetails", "DurableHost"})
 
 
 def merge_columns(before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, Value] | None:
@@ -169,17 +166,19 @@ def merge_columns(before: Mapping[str, Value], after: Mapping[str, Value]) -> di
     """
     if before.get("ExecutionId") != after.get("ExecutionId") or before.keys() - after.keys() - _PASSED_OVER:
         return None
+    status = str(after.get("RuntimeStatus"))
+    # The row may still tell how an earlier attempt ended, before it was rewound.
+    if status in _TERMINAL and not {"CompletedTime", "Output"} <= after.keys():
+        return None
     columns = {name: value for name, value in after.items() if name in _ALWAYS or before.get(name) != value}
-    emptied = (*_EMPTIED, "Output") if after.get("RuntimeStatus") == RuntimeStatus.SUSPENDED.value else _EMPTIED
-    for name in emptied:
-        # A merge cannot take a column away.
-        if name in before and name not in after:
-            columns[name] = ""
+    # A merge cannot take a column away.
+    columns.update({name: "" for name in _EMPTIED if name in before and name not in after})
     return columns
 
 
 _ALWAYS = frozenset({"PartitionKey", "RowKey", "CustomStatus", "ExecutionId", "LastUpdatedTime", "TaskHubName"})
-_EMPTIED = ("FailureDetails", "DurableHost", "Quarantined")
+_TERMINAL = frozenset(status.value for status in TERMINAL)
+_EMPTIED = ("FailureDetails", "DurableHost", "Quarantined", "QuarantinedStatus", "QuarantinedStamp")
 _PASSED_OVER = frozenset({"CompletedTime", "Output", *_EMPTIED, *VERSION_COLUMNS})
 
 
@@ -203,13 +202,14 @@ def _read(values: Mapping[str, Value], etag: str | None, with_payloads: bool) ->
     stamp = read_stamp(values, execution_id, None if updated is None else str(updated))
     facts = _facts_of(values, stamp)
     shown = RuntimeStatus(str(values.get("RuntimeStatus", "Pending")))
-    quarantined = optional(values, "Quarantined") if stamp.valid and shown is RuntimeStatus.FAILED else None
-    status = RuntimeStatus(str(values.get("QuarantinedStatus", "Failed"))) if quarantined else shown
+    stands = values.get("QuarantinedStamp") == f"{execution_id} {optional(values, 'LastUpdatedTime') or ''}"
+    quarantined = optional(values, "Quarantined") if stands and shown is RuntimeStatus.FAILED else None
+    status = RuntimeStatus(str(values.get("QuarantinedStatus") or "Failed")) if quarantined else shown
     tags, _ = tags_of_column(optional(values, "Tags"))
     output = optional(values, "Output")
     suspended_reason = facts.suspended_reason
-    if status is RuntimeStatus.SUSPENDED and suspended_reason is None:
-        suspended_reason = output or None
+    if status is RuntimeStatus.SUSPENDED and not stamp.valid:
+        suspended_reason = output
     custom_status = optional(values, "CustomStatus")
     updated_at = optional_instant(values, "LastUpdatedTime") or optional_instant(values, "Timestamp") or _NEVER
     version = None
@@ -252,20 +252,22 @@ def _facts_of(values: Mapping[str, Value], stamp: VersionStamp) -> _Facts:
     return facts if stamp.valid else msgspec.structs.replace(facts, suspended_reason=None)
 
 
+_MAX_REASON = 8_000
+
+
 def quarantine_columns(values: Mapping[str, Value], reason: str) -> dict[str, Value]:
     """What to merge into a row so that its instance shows as Failed with a reason, and is remembered as it was."""
-    if values.get("Quarantined") and "QuarantinedStatus" in values:
-        return {**_keys(values), "Quarantined": reason}
+    reason = reason[:_MAX_REASON]
     state = read_instance(values)
-    stamp = stamp_columns(state.execution_id, edm_time(state.updated_at), state.version)
+    if state.quarantined is not None:
+        return {**_keys(values), "Quarantined": reason}
     return {
         **_keys(values),
-        **stamp,
-        # The companion is compared as a text, and the row may have seven digits.
-        "HistoryStamp": f"{state.execution_id} {optional(values, 'LastUpdatedTime') or ''}",
         "RuntimeStatus": RuntimeStatus.FAILED.value,
         "Quarantined": reason,
         "QuarantinedStatus": state.status.value,
+        # Nobody else's writing must leave it quarantined: the same companion as that of the version, as it stands.
+        "QuarantinedStamp": f"{state.execution_id} {optional(values, 'LastUpdatedTime') or ''}",
     }
 
 

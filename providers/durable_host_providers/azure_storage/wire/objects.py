@@ -138,7 +138,7 @@ def failure_from(details: FailureDetails | TypedFailureDetails | None) -> Failur
     if details is None:
         return None
     properties = details.properties
-    if properties is not None and _TYPE in properties:
+    if properties is not None and str(properties.get(_TYPE)).startswith("System."):
         properties = {name: value for name, value in properties.items() if name != _TYPE}
     return Failure(
         type=details.error_type or "",
