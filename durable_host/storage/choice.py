@@ -20,6 +20,8 @@ _AZURE = "azureStorage"
 _FILE = "host.json"
 _TYPE = "extensions.durableTask.storageProvider.type"
 _DEFAULT_CONNECTION = "AzureWebJobsStorage"
+_CONNECTION = "connectionname"
+_WITHOUT_CONNECTION = frozenset({"memory", "sqlite"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,13 @@ def choose_storage(
     choice = _choose(override, storage_type, settings, has_connection, named_by)
     if choice.provider.name.lower() == _AZURE.lower():
         return choice
-    foreign = tuple(key for key in choice.settings if key.lower() in AZURE_STORAGE_KEYS)
-    kept = {key: value for key, value in choice.settings.items() if key not in foreign}
-    return replace(choice, settings=kept, ignored=foreign)
+    foreign = AZURE_STORAGE_KEYS
+    if storage_type is not None and choice.provider.name.lower() not in _WITHOUT_CONNECTION:
+        # A type beside it says whose connection it is; otherwise the app comes from Azure.
+        foreign -= {_CONNECTION}
+    ignored = tuple(key for key in choice.settings if key.lower() in foreign)
+    kept = {key: value for key, value in choice.settings.items() if key not in ignored}
+    return replace(choice, settings=kept, ignored=ignored)
 
 
 def _choose(

@@ -34,6 +34,7 @@ class _Provider:
 
 memory = _Provider("memory")
 azure = _Provider("azureStorage")
+elsewhere = _Provider("elsewhere")
 
 
 def sqlite() -> _Provider:
@@ -65,7 +66,7 @@ def _this_module() -> object:
     import types
 
     module = types.ModuleType(__name__)
-    module.__dict__.update(memory=memory, sqlite=sqlite, azure=azure)
+    module.__dict__.update(memory=memory, sqlite=sqlite, azure=azure, elsewhere=elsewhere)
     return module
 
 
@@ -161,3 +162,14 @@ def test_settings_of_azure_storage_stay_behind_elsewhere(install: Callable[..., 
     assert (choice.settings, choice.ignored) == ({"path": "x.db"}, ("PartitionCount",))
     install(azureStorage=f"{__name__}:azure")
     assert _choose(None, "AzureStorage", partitionCount=4).settings == {"partitionCount": 4}
+
+
+def test_the_name_of_a_connection_is_for_the_provider_that_host_json_names(install: Callable[..., None]) -> None:
+    install(elsewhere=f"{__name__}:elsewhere", sqlite=f"{__name__}:sqlite")
+    connection = {"connectionName": "Orders"}
+
+    assert _choose(None, "elsewhere", **connection).settings == connection
+    assert _choose("elsewhere", "Elsewhere", **connection).settings == connection
+    # Nobody says that it is not the one of Azure Storage.
+    assert _choose("elsewhere", None, **connection).ignored == ("connectionName",)
+    assert _choose(None, "sqlite", **connection).ignored == ("connectionName",)
