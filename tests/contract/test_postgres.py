@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from durable_host.environment import Environment
 from durable_host.storage.contract import HostStateStore, OpenedProvider, StorageOptions, TaskHubStore
 from durable_host.testing.environment import SimulatedClock
 from durable_host.testing.store_contract import ContractHub, StoreContract, contract_environment
+from durable_host.testing.store_contract.agreement import Call, call_sequences, observe
+from durable_host_providers.memory import MemoryHub
 from durable_host_providers.postgres import provider
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.live
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FROZEN = "CREATE OR REPLACE FUNCTION durable_host.now_micros() RETURNS bigint LANGUAGE sql VOLATILE AS $$ SELECT {} $$"
 _NOW = """
 CREATE OR REPLACE FUNCTION durable_host.now_micros() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp())::double precision * 1000000)::bigint + {}
@@ -35,9 +41,11 @@ class Database:
         self.url = server.url(server.create_database())
 
     @asynccontextmanager
-    async def new_hub(self) -> AsyncGenerator[ContractHub]:
-        """A hub of its own."""
+    async def new_hub(self, *, frozen: bool = False) -> AsyncGenerator[ContractHub]:
+        """A hub of its own; frozen: time passes only when it is waited for."""
         environment = contract_environment()
+        if frozen:
+            environment = Environment(SimulatedClock(lambda: 0.0), environment.ids, environment.threads)
         self._hubs += 1
         opened: list[OpenedProvider] = []
         options = StorageOptions(f"Hub{self._hubs}", {}, Path(), self.url, timedelta(seconds=30))
@@ -50,9 +58,11 @@ class Database:
             return opened[0].host_state
 
         def set_clock() -> None:
-            ahead = environment.clock.now() - datetime.now(UTC)  # noqa: TID251 the server's clock
+            now = environment.clock.now()
+            ahead = now - (_EPOCH if frozen else datetime.now(UTC))  # noqa: TID251 the server's clock
+            text = _FROZEN if frozen else _NOW
             with psycopg.connect(self.url, autocommit=True) as connection:
-                connection.execute(_NOW.format(ahead // timedelta(microseconds=1)))  # type: ignore[arg-type]
+                connection.execute(text.format(ahead // timedelta(microseconds=1)))
 
         async def pass_time(by: timedelta) -> None:
             clock = environment.clock
@@ -84,3 +94,18 @@ class TestPostgres(StoreContract):
     async def new_hub(self) -> AsyncGenerator[ContractHub]:
         async with self.database.new_hub() as hub:
             yield hub
+
+
+@asynccontextmanager
+async def memory() -> AsyncGenerator[ContractHub]:
+    environment = contract_environment()
+    yield ContractHub(open=MemoryHub(environment).open, environment=environment)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=call_sequences())
+def test_postgres_and_memory_agree(database: Database, calls: list[Call]) -> None:
+    def new_hub() -> AbstractAsyncContextManager[ContractHub]:
+        return database.new_hub(frozen=True)
+
+    assert observe(calls, new_hub, run=asyncio.run) == observe(calls, memory)

@@ -13,7 +13,7 @@ Nothing here waits inside a lock call, so hand-over plays no part; the suite has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -82,8 +82,17 @@ def call_sequences(shortest: int = 12, longest: int = 60) -> SearchStrategy[list
     return strategies.lists(call, min_size=shortest, max_size=longest)
 
 
-def observe(calls: Sequence[Call], new_hub: Callable[[], AbstractAsyncContextManager[ContractHub]]) -> list[object]:
-    """Run a sequence on a fresh hub, on virtual time, and tell what was seen."""
+def observe(
+    calls: Sequence[Call],
+    new_hub: Callable[[], AbstractAsyncContextManager[ContractHub]],
+    *,
+    run: Callable[[Coroutine[Any, Any, list[object]]], list[object]] | None = None,
+) -> list[object]:
+    """Run a sequence on a fresh hub and tell what was seen.
+
+    Args:
+        run: how to run it; default: on virtual time. On a real loop the hub's clock must stand still between waits.
+    """
 
     async def main() -> list[object]:
         async with new_hub() as hub:
@@ -96,7 +105,7 @@ def observe(calls: Sequence[Call], new_hub: Callable[[], AbstractAsyncContextMan
                 script.seen.append(await script.everything())
                 return script.seen
 
-    return run_simulated(main())
+    return (run or run_simulated)(main())
 
 
 @dataclass(slots=True)

@@ -206,7 +206,7 @@ class Batch:
             for ref, state in self._tagged
             for name, value in (state.tags or {}).items()
         ]
-        return [
+        columns: list[object] = [
             *_columns(self._fence, 7),
             *_columns(self._projections, 15),
             *_columns(self._restoring, 2),
@@ -230,6 +230,8 @@ class Batch:
             self._empty,
             room,
         ]
+        # The driver passes NULL at a tenth of the price of an empty array.
+        return [None if column == [] else column for column in columns]
 
     def applied(self, restored: Collection[int], owner_of: Callable[[InstanceToken], bool]) -> dict[str, InstanceState]:
         """Remember what was written; returns the projections that changed, by instance id."""

@@ -23,7 +23,7 @@ from durable_host.errors import StoreError, StoreMismatchError, StoreUnavailable
 
 from .settings import Settings
 
-__all__ = ["Connection", "Pool", "connect", "is_transient", "translate"]
+__all__ = ["Connection", "NotAsRememberedError", "Pool", "connect", "is_transient", "translate"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ Row = Sequence[Any]
 _CONNECT_SECONDS = 10.0
 _CALL_SECONDS = 30.0
 _ATTEMPTS = 8
+_NOT_AS_REMEMBERED = "DH001"
 
 _WORK: Mapping[str, str] = {
     "plan_cache_mode": "force_generic_plan",
@@ -42,6 +43,10 @@ _WORK: Mapping[str, str] = {
     "jit": "off",
 }
 _QUESTIONS: Mapping[str, str] = {"plan_cache_mode": "force_custom_plan", "jit": "off"}
+
+
+class NotAsRememberedError(Exception):
+    """A row is not as this process remembers it; nothing was written."""
 
 
 class Connection(Protocol):
@@ -99,6 +104,8 @@ def translate(error: BaseException, settings: Settings) -> BaseException:
     """What an error of the driver means to the caller; errors about values stay as they are."""
     if isinstance(error, StoreError):
         return error
+    if getattr(error, "sqlstate", None) == _NOT_AS_REMEMBERED:
+        return NotAsRememberedError()
     where = settings.location
     if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
         return StoreMismatchError(

@@ -38,7 +38,7 @@ class Starts:
         self.states = [pending_state(call.message) for call in self.calls]
         self._at = {call.message.id: at for at, call in enumerate(self.calls)}
 
-    def columns(self) -> list[list[object]]:
+    def columns(self) -> list[object]:
         """The arguments of `start` behind the number of those that are handed over."""
         rows: list[tuple[object, ...]] = []
         tags: list[tuple[object, ...]] = []
@@ -62,8 +62,8 @@ class Starts:
                 )
             )
             tags += [(message.id, name.encode(), value.encode()) for name, value in (state.tags or {}).items()]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return [*columns, *([list(column) for column in zip(*tags, strict=True)] if tags else ([], [], []))]
+        columns: list[object] = [list(column) for column in zip(*rows, strict=True)]
+        return [*columns, *([list(column) for column in zip(*tags, strict=True)] if tags else (None, None, None))]
 
     def make(self, grants: Grants, message_id: str, token: InstanceToken, until: float) -> Locked:
         """The work item of a start that was handed over."""

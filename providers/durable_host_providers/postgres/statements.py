@@ -27,6 +27,12 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
         *("bigint[]", "bigint[]", "bytea[]", "bytea[]"),
         *("bigint[]", "bigint[]", "integer"),
     ),
+    "step": (
+        *("integer", "bigint", "bigint"),
+        *("bigint[]", "bigint[]", "integer[]", "integer[]", "text[]", "text[]"),
+        *("integer[]", "bigint[]", "bytea[]", "bytea[]", "bytea[]"),
+        *("text[]", "bigint[]", "text[]", "bytea[]", "integer"),
+    ),
     "complete": (
         *("integer", "bigint", "bigint", "text[]", "bigint[]"),
         *("text[]", "text[]", "text[]", "bigint[]", "bytea[]", "integer"),

@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from durable_host.environment import Environment
 from durable_host.errors import StoreError, StoreUnavailableError
 from durable_host.model.instance import InstanceState
+from durable_host.model.messages import ActivityTask
 from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, Checkpoint, CommitOutcome, Lease
 
 from .answers import AT, KIND, LEASE, MESSAGE, REF, Answer, Kind
 from .checkpoints import Batch, Run, message_columns, run_of_rows
-from .connection import Pool
+from .connection import NotAsRememberedError, Pool
 from .desk import Desk, Waiter
 from .grants import LEASE_BITS, ActivityToken, Grants, InstanceToken
 from .items import Locked, Spoilt, locked_instances, locked_tasks
 from .settings import Settings
 from .signals import Note, Signals
 from .statements import statements
+from .steps import Steps, is_step
 from .watching import Watchers
 
 __all__ = ["Work"]
@@ -160,7 +162,57 @@ class Work:
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> list[CommitOutcome]:
         """Apply each checkpoint or nothing of it."""
         outcomes = [CommitOutcome.LEASE_LOST] * len(checkpoints)
-        left = [at for at, each in enumerate(checkpoints) if isinstance(each.lease.token, InstanceToken)]
+        steps: dict[object, int] = {}
+        others: list[int] = []
+        for at, each in enumerate(checkpoints):
+            if isinstance(each.lease.token, InstanceToken):
+                if each.lease.token not in steps and is_step(each, self.grants):
+                    steps[each.lease.token] = at
+                else:
+                    others.append(at)
+        if steps and others:
+            await asyncio.gather(
+                self._commit_steps(checkpoints, list(steps.values()), outcomes),
+                self._commit_others(checkpoints, others, outcomes),
+            )
+        elif steps:
+            await self._commit_steps(checkpoints, list(steps.values()), outcomes)
+        elif others:
+            await self._commit_others(checkpoints, others, outcomes)
+        return outcomes
+
+    async def _commit_steps(
+        self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
+    ) -> None:
+        steps = Steps(self.grants, [checkpoints[at] for at in which])
+        lease = self._next_lease()
+        handed = self._hand_over(len(steps.tasks))
+        tasks: list[ActivityWorkItem] = []
+        try:
+            known = await self._call("step", lease, steps.arguments(locked=handed))
+            states = steps.applied()
+            tasks = self._handed_over(steps.tasks[:handed], lease, {row[0] for row in known})
+            self.watchers.tell(states)
+            self._left_over(len(steps.tasks) - handed, states)
+        except NotAsRememberedError:
+            self.activities.settle(handed, ())
+            handed = 0
+            await self._commit_others(checkpoints, which, outcomes)
+            return
+        except BaseException:
+            for ref in steps.refs:
+                self.grants.drop(ref)
+            raise
+        finally:
+            self.activities.settle(handed, tasks)
+            self._consider()
+        for at in which:
+            outcomes[at] = CommitOutcome.COMMITTED
+
+    async def _commit_others(
+        self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
+    ) -> None:
+        left = list(which)
         bring: set[int] = set()
         while left:
             batch = Batch(self.grants, bring)
@@ -185,16 +237,30 @@ class Work:
                 self.grants.drop(ref)
                 chosen.pop(ref, None)
             left = sorted([*chosen.values(), *later])
-        return outcomes
+
+    def _hand_over(self, count: int) -> int:
+        """How many activities to lock for those who wait; what waits already goes first."""
+        return self.activities.reserve(count) if count and not self._activities_expected else 0
+
+    def _handed_over(self, tasks: Sequence[ActivityTask], lease: int, known: Collection[str]) -> list[ActivityWorkItem]:
+        return [
+            ActivityWorkItem(task, self.lease_of(task.dispatch_id, ActivityToken(lease, task.dispatch_id)), 0)
+            for task in tasks
+            if task.dispatch_id not in known
+        ]
+
+    def _left_over(self, tasks: int, changed: Iterable[str]) -> None:
+        """Tell what was committed and not handed over."""
+        if tasks:
+            self._activities_expected = True
+        self.signals.tell(activities=tasks > 0, changed=changed)
 
     async def _commit(self, batch: Batch) -> tuple[set[int], set[int]]:
         """Apply a batch, or learn why not: which leases are lost, and which projections must be brought whole."""
         if (amendments := batch.amendments()) and (lost := await self._read_runs(batch, amendments)):
             return lost, set()
         lease, until = self._next_lease(), self._until()
-        handed = 0
-        if batch.tasks and not self._activities_expected:  # what waits already goes first
-            handed = self.activities.reserve(len(batch.tasks))
+        handed = self._hand_over(len(batch.tasks))
         room = 0
         if batch.messages or batch.releases:
             room = self.instances.reserve(len(batch.messages) + len(batch.refs))
@@ -209,15 +275,10 @@ class Work:
             restored = {answer[REF] for answer in answers if answer[KIND] == Kind.RESTORED}
             known = {answer[MESSAGE] for answer in answers if answer[KIND] == Kind.KNOWN}
             states = batch.applied(restored, lambda token: self.is_ours(token.lease))
-            for task in batch.tasks[:handed]:
-                if task.dispatch_id not in known:
-                    token = ActivityToken(lease, task.dispatch_id)
-                    tasks.append(ActivityWorkItem(task, self.lease_of(task.dispatch_id, token), 0))
-            if len(batch.tasks) > handed:
-                self._activities_expected = True
+            tasks = self._handed_over(batch.tasks[:handed], lease, known)
             self.watchers.tell(states)
             locked = self._absorb(answers, until)
-            self.signals.tell(activities=len(batch.tasks) > handed, changed=states)
+            self._left_over(len(batch.tasks) - handed, states)
             return set(), set()
         except BaseException:
             for ref in batch.refs:

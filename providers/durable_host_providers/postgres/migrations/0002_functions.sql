@@ -140,7 +140,7 @@ BEGIN
     UPDATE durable_host.instances i SET lease = a_lease, wake_at = a_now + a_length WHERE i.ref = ANY (v_ready);
     -- What is handed over, in the transaction that made it, was not fetched.
     UPDATE durable_host.messages m SET deliveries = m.deliveries + 1
-    WHERE m.ref = ANY (v_ready) AND m.due <= a_now AND m.arrived_at <> a_now;
+    WHERE m.ref = ANY (v_ready) AND m.due <= a_now AND m.xmin <> pg_current_xact_id()::xid;
     RETURN QUERY
     SELECT 6, i.ref, a_lease, 0::bigint, i.instance_id, i.generation, i.length, i.status, i.execution_id,
         m.seq, m.id, m.execution_id, m.event, m.visible_at, m.deliveries
@@ -321,16 +321,13 @@ BEGIN
         DELETE FROM durable_host.activities a WHERE a.hub = a_hub AND a.dispatch_id = ANY (f_ids);
     END IF;
     IF cardinality(a_ref) > 0 THEN
-        WITH added AS (
-            INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
-            SELECT a.ref, CASE WHEN a.at <= a_locked THEN v_until ELSE v_now END,
-                CASE WHEN a.at <= a_locked THEN a_lease END, v_now, a_hub, 0, a.id, a.task
-            FROM unnest(a_ref, a_id, a_task) WITH ORDINALITY AS a (ref, id, task, at)
-            ORDER BY a.at
-            ON CONFLICT (hub, dispatch_id) DO NOTHING
-            RETURNING dispatch_id
-        )
-        SELECT count(*) INTO v_count FROM added;
+        INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
+        SELECT a.ref, CASE WHEN a.at <= a_locked THEN v_until ELSE v_now END,
+            CASE WHEN a.at <= a_locked THEN a_lease END, v_now, a_hub, 0, a.id, a.task
+        FROM unnest(a_ref, a_id, a_task) WITH ORDINALITY AS a (ref, id, task, at)
+        ORDER BY a.at
+        ON CONFLICT (hub, dispatch_id) DO NOTHING;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
         IF v_count < cardinality(a_ref) THEN
             -- Those that waited already are not handed over. The lease tells which are ours: no other call has it.
             RETURN QUERY
@@ -413,6 +410,53 @@ BEGIN
         SELECT (durable_host.fact(5, NULL, NULL, min(i.wake_at) - v_now, NULL)).*
         FROM unnest(c_ref, c_hold) AS c (ref, hold) JOIN durable_host.instances i ON i.ref = c.ref
         WHERE NOT c.hold AND i.wake_at IS NOT NULL AND i.lease IS NULL HAVING count(*) > 0;
+    END IF;
+END
+$$;
+
+-- The usual step of instances that stay locked: the same execution, in the same status, sends nothing and takes nothing
+-- from its inbox. Rows come in the order of ids. If one is not as its worker remembers it, an error undoes everything,
+-- and `commit` finds out why. Touches no index of the instances.
+CREATE FUNCTION durable_host.step(
+    a_hub integer, a_lease bigint, a_length bigint,
+    c_ref bigint[], c_lease bigint[], c_generation integer[], c_events integer[], c_execution text[], c_status text[],
+    p_length integer[], p_updated bigint[], p_state bytea[], p_custom bytea[], e_events bytea[],
+    f_ids text[], a_ref bigint[], a_id text[], a_task bytea[], a_locked integer
+) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := durable_host.now_micros();
+    v_count bigint;
+BEGIN
+    UPDATE durable_host.instances i SET
+        length = c.length, updated_at = c.updated, state = c.state, custom_status = c.custom
+    FROM unnest(
+        c_ref, c_lease, c_generation, c_events, c_execution, c_status, p_length, p_updated, p_state, p_custom
+    ) AS c (ref, lease, generation, base, execution, status, length, updated, state, custom)
+    WHERE i.ref = c.ref AND i.lease = c.lease AND i.wake_at > v_now AND i.generation = c.generation
+        AND i.length = c.base AND i.execution_id = c.execution AND i.status = c.status;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF v_count < cardinality(c_ref) THEN
+        RAISE EXCEPTION 'not as remembered' USING ERRCODE = 'DH001';
+    END IF;
+    INSERT INTO durable_host.history (ref, first, events) SELECT * FROM unnest(c_ref, c_events, e_events);
+    IF cardinality(f_ids) > 0 THEN
+        DELETE FROM durable_host.activities a WHERE a.hub = a_hub AND a.dispatch_id = ANY (f_ids);
+    END IF;
+    IF cardinality(a_ref) > 0 THEN
+        INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
+        SELECT a.ref, CASE WHEN a.at <= a_locked THEN v_now + a_length ELSE v_now END,
+            CASE WHEN a.at <= a_locked THEN a_lease END, v_now, a_hub, 0, a.id, a.task
+        FROM unnest(a_ref, a_id, a_task) WITH ORDINALITY AS a (ref, id, task, at)
+        ORDER BY a.at
+        ON CONFLICT (hub, dispatch_id) DO NOTHING;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        IF v_count < cardinality(a_ref) THEN
+            RETURN QUERY SELECT u.id FROM unnest(a_id) WITH ORDINALITY AS u (id, at)
+            WHERE u.at <= a_locked AND NOT EXISTS (
+                SELECT 1 FROM durable_host.activities a
+                WHERE a.hub = a_hub AND a.dispatch_id = u.id AND a.lease = a_lease
+            );
+        END IF;
     END IF;
 END
 $$;

@@ -1,0 +1,115 @@
+"""The usual step of an instance that its worker holds, as the arguments of a smaller statement than `commit`.
+
+Most checkpoints are of this kind: an activity's result comes in, the next activity goes out, the instance stays locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from durable_host.model.codec import encode_events, encode_task
+from durable_host.model.instance import HistoryVersion, InstanceState
+from durable_host.model.messages import ActivityTask
+from durable_host.model.status import TERMINAL
+from durable_host.storage.contract import Checkpoint
+from durable_host_providers._sql.rows import state_text, to_micros
+
+from .grants import Grant, Grants, InstanceToken
+
+__all__ = ["Steps", "is_step"]
+
+
+def is_step(checkpoint: Checkpoint, grants: Grants) -> bool:
+    """Whether a checkpoint is of this kind, as far as is known here."""
+    state, base, token = checkpoint.state, checkpoint.base, checkpoint.lease.token
+    if not checkpoint.hold or state is None or base is None or not checkpoint.events:
+        return False
+    if checkpoint.messages or checkpoint.consumed or checkpoint.deferred or checkpoint.amended:
+        return False
+    version = state.version
+    if version is None or version.generation != base.generation or not isinstance(token, InstanceToken):
+        return False
+    grant = grants.find(token)
+    return (
+        grant is not None
+        and grant.execution_id == state.execution_id
+        and grant.status == state.status.value
+        and state.status not in TERMINAL
+        and state.failure is None
+        and grant.version == base
+    )
+
+
+@dataclass(slots=True)
+class Steps:
+    """Checkpoints of that kind, of different instances."""
+
+    grants: Grants
+    checkpoints: Sequence[Checkpoint]
+    tasks: list[ActivityTask] = field(default_factory=list[ActivityTask])
+
+    def __post_init__(self) -> None:
+        # Rows are locked in the order of ids, here as everywhere.
+        self.checkpoints = sorted(self.checkpoints, key=_key)
+        for each in self.checkpoints:
+            self.tasks += each.activities
+
+    @property
+    def refs(self) -> list[int]:
+        """The rows of the instances."""
+        return [_parts(each)[0].ref for each in self.checkpoints]
+
+    def arguments(self, *, locked: int) -> list[object]:
+        """The arguments of `step` behind hub and lease; `locked`: so many of the activities are handed over."""
+        rows: list[tuple[object, ...]] = []
+        refs: list[int] = []
+        folded: list[str] = []
+        for checkpoint in self.checkpoints:
+            token, base, state, version = _parts(checkpoint)
+            custom = state.custom_status
+            rows.append(
+                (
+                    token.ref,
+                    token.lease,
+                    base.generation,
+                    base.length,
+                    state.execution_id,
+                    state.status.value,
+                    version.length,
+                    to_micros(state.updated_at),
+                    state_text(state).encode(),
+                    None if custom is None else custom.encode(),
+                    encode_events(checkpoint.events).encode(),
+                )
+            )
+            refs += [token.ref] * len(checkpoint.activities)
+            folded += [lease.key for lease in checkpoint.completed]
+        return [
+            *(list(column) for column in zip(*rows, strict=True)),
+            folded or None,
+            refs or None,
+            [task.dispatch_id for task in self.tasks] or None,
+            [encode_task(task).encode() for task in self.tasks] or None,
+            locked,
+        ]
+
+    def applied(self) -> dict[str, InstanceState]:
+        """Remember what was written; returns the projections, by instance id."""
+        for checkpoint in self.checkpoints:
+            token, _, _, version = _parts(checkpoint)
+            grant: Grant | None = self.grants.find(token)
+            if grant is not None:
+                grant.version = version
+                grant.held = True
+        return {each.lease.key: _parts(each)[2] for each in self.checkpoints}
+
+
+def _key(checkpoint: Checkpoint) -> str:
+    return checkpoint.lease.key
+
+
+def _parts(checkpoint: Checkpoint) -> tuple[InstanceToken, HistoryVersion, InstanceState, HistoryVersion]:
+    token, base, state = checkpoint.lease.token, checkpoint.base, checkpoint.state
+    assert isinstance(token, InstanceToken) and base is not None and state is not None and state.version is not None
+    return token, base, state, state.version
