@@ -196,7 +196,7 @@ class HoldContract(ContractBase):
 
             assert (ids(taken), taken.version) == ((message.id,), HistoryVersion(1, 2))
             assert await store.renew([held.lease]) == [None]
-            assert await commit(store, advance(hub, taken)) is CommitOutcome.COMMITTED
+            assert await commit(other, advance(hub, taken)) is CommitOutcome.COMMITTED
 
     @promise(1)
     async def test_a_holder_whose_lease_has_ended_gets_the_instance_once(
