@@ -166,10 +166,8 @@ def test_settings_of_azure_storage_stay_behind_elsewhere(install: Callable[..., 
 
 def test_the_name_of_a_connection_is_for_the_provider_that_host_json_names(install: Callable[..., None]) -> None:
     install(elsewhere=f"{__name__}:elsewhere", sqlite=f"{__name__}:sqlite")
-    connection = {"connectionName": "Orders"}
-
-    assert _choose(None, "elsewhere", **connection).settings == connection
-    assert _choose("elsewhere", "Elsewhere", **connection).settings == connection
+    assert _choose(None, "elsewhere", connectionName="Orders").settings == {"connectionName": "Orders"}
+    assert _choose("elsewhere", "Elsewhere", connectionName="Orders").settings == {"connectionName": "Orders"}
     # Nobody says that it is not the one of Azure Storage.
-    assert _choose("elsewhere", None, **connection).ignored == ("connectionName",)
-    assert _choose(None, "sqlite", **connection).ignored == ("connectionName",)
+    assert _choose("elsewhere", None, connectionName="Orders").ignored == ("connectionName",)
+    assert _choose(None, "sqlite", connectionName="Orders").ignored == ("connectionName",)
