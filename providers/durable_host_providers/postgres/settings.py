@@ -103,7 +103,8 @@ def _connection(options: StorageOptions, values: Mapping[str, object], problems:
         dsn = found.strip()
     try:
         parts = urlsplit(dsn)
-        _ = parts.port
+        for place in parts.netloc.rpartition("@")[2].split(","):  # one server, or several to be tried in turn
+            _ = urlsplit(f"//{place}").port
     except ValueError:
         parts = None
     if parts is None or parts.scheme.lower() not in _SCHEMES or "\0" in dsn:
