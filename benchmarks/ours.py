@@ -31,7 +31,7 @@ from durable_host.storage.contract import StorageOptions, TaskHubStore
 from durable_host.storage.registry import load_provider
 from durable_host.worker import TaskHubWorker
 
-__all__ = ["main"]
+__all__ = ["CHAIN", "IDLE_SECONDS", "IN_FLIGHT", "SETTLE_SECONDS", "main", "open_store"]
 
 CHAIN = 5
 SETTLE_SECONDS = 2.0

@@ -18,10 +18,10 @@ from benchmarks.places import ROOT, Figures, Places
 from durable_host.engine.client import TaskHubClient
 from durable_host.model.instance import InstanceQuery
 
-__all__ = ["main", "measure_purge"]
+__all__ = ["ALONE_SECONDS", "main", "measure_purge"]
 
 _WARM_SECONDS = 2.0
-_ALONE_SECONDS = 8.0
+ALONE_SECONDS = 8.0
 
 
 async def _purge(url: str, seconds: float) -> Figures:
@@ -32,17 +32,20 @@ async def _purge(url: str, seconds: float) -> Figures:
         return {"removed": removed, "seconds": time.perf_counter() - began}
 
 
-async def measure_purge(places: Places, url: str, count: int, purged: int) -> Figures:
+async def measure_purge(
+    places: Places, url: str, count: int, purged: int, alone_seconds: float = ALONE_SECONDS
+) -> Figures:
     """Chains per second of one worker before, during and after a purge, which another process does.
 
     Args:
         count: instances in the hub, as `fill` made them.
         purged: how many of them to remove; those that have not ended stay.
+        alone_seconds: how long to measure before and after.
     """
     seconds = timedelta(days=DAYS).total_seconds() * purged / count
     with running_worker(places, "nothing", url):
-        await drive_for(url, "warm", _WARM_SECONDS)
-        before = await drive_for(url, "before", _ALONE_SECONDS)
+        await drive_for(url, "warm", min(alone_seconds, _WARM_SECONDS))
+        before = await drive_for(url, "before", alone_seconds)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.purge", url, str(seconds)),
             cwd=ROOT,
@@ -54,7 +57,7 @@ async def measure_purge(places: Places, url: str, count: int, purged: int) -> Fi
         output, _ = await purge
         if process.returncode != 0:
             raise SystemExit(f"the purge ended with {process.returncode}")
-        after = await drive_for(url, "after", _ALONE_SECONDS)
+        after = await drive_for(url, "after", alone_seconds)
     figures: Figures = json.loads(output)
     return {
         **figures,

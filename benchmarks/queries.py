@@ -25,7 +25,7 @@ from benchmarks.measure import median
 from benchmarks.ours import open_store
 from benchmarks.places import Places
 from benchmarks.postgres import log_plans
-from benchmarks.purge import measure_purge
+from benchmarks.purge import ALONE_SECONDS, measure_purge
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import InstanceQuery
 from durable_host.model.status import RuntimeStatus
@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--instances", type=int, default=1_000_000, help="a multiple of 200 (default 1,000,000)")
     parser.add_argument("--purge", type=int, default=100_000, help="instances to purge; 0: none (default 100,000)")
     parser.add_argument("--plans", type=Path, help="write the plans of the statements into this file")
+    parser.add_argument("--quick", action="store_true", help="short phases beside the purge: does everything work?")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     options = parser.parse_args(arguments)
     tell = not options.json
@@ -176,7 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plans = asyncio.run(_plans(places.server, url, options.instances))
             options.plans.write_text(plans, encoding="utf-8")
         if options.purge:
-            document["purge"] = asyncio.run(measure_purge(places, url, options.instances, options.purge))
+            document["purge"] = asyncio.run(
+                measure_purge(places, url, options.instances, options.purge, 1.0 if options.quick else ALONE_SECONDS)
+            )
             if tell:
                 print(", ".join(f"{key} {value:,.2f}" for key, value in document["purge"].items()))
     if not tell:
