@@ -25,6 +25,7 @@ from durable_host.errors import StoreError
 from durable_host_providers.azure_storage.blob_leases import BlobLease, BlobLeases, plan_takes
 from durable_host_providers.azure_storage.partitions import Holdings, OwnedPartition, PartitionContext
 from durable_host_providers.azure_storage.ports import Blobs
+from durable_host_providers.azure_storage.together import together
 
 __all__ = ["LegacyPartitionManager", "SafePartitionManager"]
 
@@ -169,7 +170,7 @@ class _BlobPartitionManager(ABC):
         try:
             async with asyncio.timeout(self._settings.stop_limit.total_seconds()):
                 for leases in self._leases():
-                    await _all([leases.release(queue) for queue in leases.held if self._may_release(queue)])
+                    await together([leases.release(queue) for queue in leases.held if self._may_release(queue)])
                 for leases in self._leases():
                     self._note_others(await leases.list())
         except (StoreError, TimeoutError):
@@ -184,7 +185,7 @@ class _BlobPartitionManager(ABC):
         """Renew all that is held."""
         try:
             async with asyncio.timeout(self._settings.time_limit.total_seconds()):
-                await _all([leases.renew(queue) for queue in leases.held])
+                await together([leases.renew(queue) for queue in leases.held])
         finally:
             self._compare()
             if self.held.drained:
@@ -329,10 +330,3 @@ class LegacyPartitionManager(_BlobPartitionManager):
             self.held.resume(queue, self._until(queue))
         else:
             self.held.end(queue)
-
-
-async def _all(requests: Sequence[Awaitable[object]]) -> None:
-    """All of them at once; the first failure, after all have ended."""
-    for result in await asyncio.gather(*requests, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
