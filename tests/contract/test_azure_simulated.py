@@ -1,0 +1,48 @@
+"""The Azure Storage provider keeps the contract, on an account in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from durable_host.testing.store_contract import ContractHub, StoreContract, contract_environment
+from durable_host_providers.azure_storage.layout import Layout
+from durable_host_providers.azure_storage.settings import AzureSettings
+from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
+from tests.contract.azure_shared import SharedPartitions, SharedStore
+
+SETTINGS = AzureSettings(
+    Layout("ContractHub", 16), control_visibility_s=30, work_item_visibility_s=30, max_polling=timedelta(seconds=1)
+)
+
+
+LEFT_OUT = {
+    "test_order_is_by_code_points": "the table orders by UTF-16 code units",
+    "test_messages_go_with_their_instance": "a queue cannot be searched: what is left is dropped when admitted",
+    "test_tasks_come_oldest_first_and_keep_the_limit": "the requests of one checkpoint are put at once, in no order",
+    "test_a_message_arrives_as_it_was_sent": "a client's start without a row is another's, or its row is to come",
+    "test_what_comes_back_again_and_again_is_named": "what is hidden in a queue cannot be peeked at",
+}
+"""What queues and tables cannot do, or do otherwise."""
+
+
+class TestAzureSimulated(StoreContract):
+    """On virtual time."""
+
+    @pytest.fixture(autouse=True)
+    def leave_out(self, request: pytest.FixtureRequest) -> None:
+        reason = LEFT_OUT.get(request.node.name)
+        if reason is not None:
+            pytest.skip(reason)
+
+    @asynccontextmanager
+    async def new_hub(self) -> AsyncGenerator[ContractHub]:
+        environment = contract_environment()
+        service = SimulatedService(environment.clock.now)
+        shared = SharedPartitions()
+        yield ContractHub(
+            open=lambda: SharedStore(SimulatedAccount(service), SETTINGS, environment, shared), environment=environment
+        )
