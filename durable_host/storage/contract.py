@@ -362,6 +362,13 @@ class TaskHubStore(ABC):
     async def statistics(self) -> HubStatistics:
         """Depths and ages."""
 
+    def requests(self) -> Mapping[str, int]:
+        """How many requests this store object made so far, by kind; for stores whose service charges by the request.
+
+        Called from any thread; fast. The default counts nothing.
+        """
+        return {}
+
     async def wait_for_change(
         self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
     ) -> InstanceState | None:

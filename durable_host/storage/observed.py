@@ -4,12 +4,12 @@ Per call: how long it took, how it ended, how many things it carried. Waiting lo
 return, not by how long they waited. The cost is two dictionary updates a call; calls carry batches.
 
 Series: `durable_store_seconds{op}`, `durable_store_batch_size{op}`, `durable_store_calls_total{op,outcome}`,
-`durable_store_lease_lost_total{op}`.
+`durable_store_lease_lost_total{op}`, and `durable_store_requests_total{kind}` of stores that count their requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
@@ -43,6 +43,7 @@ def observe(store: TaskHubStore, metrics: Metrics, clock: Clock) -> TaskHubStore
     """The store, measured. Everything it promises holds unchanged."""
     # `traits` is a class variable of the contract, so each measured kind of store is a class of its own.
     kind = type("ObservedStore", (ObservedStore,), {"traits": store.traits})
+    metrics.follow("durable_store_requests_total", "kind", store.requests)
     measured: TaskHubStore = kind(store, metrics, clock)
     return measured
 
@@ -163,6 +164,9 @@ class ObservedStore(TaskHubStore):
 
     async def statistics(self) -> HubStatistics:
         return await self._measured("statistics", self.inner.statistics())
+
+    def requests(self) -> Mapping[str, int]:
+        return self.inner.requests()
 
     async def wait_for_change(
         self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 __all__ = ["Histogram", "Metrics", "Series"]
@@ -76,6 +76,15 @@ class Metrics:
         self._counters: dict[_Key, float] = {}
         self._gauges: dict[_Key, float] = {}
         self._histograms: dict[_Key, _Distribution] = {}
+        self._followed: dict[tuple[str, str], Callable[[], Mapping[str, int]]] = {}
+
+    def follow(self, name: str, label: str, read: Callable[[], Mapping[str, int]], /) -> None:
+        """Export what somebody else counts: a counter for each key of what `read` gives, whenever metrics are read.
+
+        `read` is called from any thread, is fast and does not raise. The same name and label again replace it.
+        """
+        with self._lock:
+            self._followed[name, label] = read
 
     def count(self, name: str, n: int = 1, /, **labels: str) -> None:
         """Add to a counter. A zero creates the series, so that it is exported before the first event."""
@@ -100,9 +109,10 @@ class Metrics:
     def value(self, name: str, /, **labels: str) -> float:
         """A counter or gauge as it stands, the number of observations of a histogram; 0.0 if there is none yet."""
         key = _key(name, labels)
+        counters = self._all_counters()
         with self._lock:
-            if key in self._counters:
-                return self._counters[key]
+            if key in counters:
+                return counters[key]
             if key in self._gauges:
                 return self._gauges[key]
             found = self._histograms.get(key)
@@ -110,21 +120,22 @@ class Metrics:
 
     def total(self, name: str, /) -> float:
         """The sum of a counter over all its labels."""
-        with self._lock:
-            return sum(value for (series, _), value in self._counters.items() if series == name)
+        return sum(value for (series, _), value in self._all_counters().items() if series == name)
 
     def snapshot(self) -> tuple[Series, ...]:
         """Everything, ordered by name and labels."""
+        counters = self._all_counters()
         with self._lock:
-            rows: list[tuple[_Key, float | Histogram]] = [*self._counters.items(), *self._gauges.items()]
+            rows: list[tuple[_Key, float | Histogram]] = [*counters.items(), *self._gauges.items()]
             rows += [(key, found.freeze()) for key, found in self._histograms.items()]
         rows.sort(key=lambda row: row[0])
         return tuple(Series(name, dict(labels), value) for (name, labels), value in rows)
 
     def prometheus(self) -> str:
         """The text exposition format, version 0.0.4."""
+        counters = sorted(self._all_counters().items())
         with self._lock:
-            counters, gauges = sorted(self._counters.items()), sorted(self._gauges.items())
+            gauges = sorted(self._gauges.items())
             histograms = [(key, found.freeze()) for key, found in sorted(self._histograms.items())]
         lines: list[str] = []
         for kind, rows in (("counter", counters), ("gauge", gauges)):
@@ -145,6 +156,14 @@ class Metrics:
             lines.append(f"{name}_sum{_labels(labels)} {_number(found.sum)}")
             lines.append(f"{name}_count{_labels(labels)} {found.count}")
         return "\n".join(lines) + "\n" if lines else ""
+
+    def _all_counters(self) -> dict[_Key, float]:
+        with self._lock:
+            counters, followed = dict(self._counters), list(self._followed.items())
+        for (name, label), read in followed:  # asked without the lock, since they have locks of their own
+            for value, count in read().items():
+                counters[_key(name, {label: value})] = count
+        return counters
 
 
 def _key(name: str, labels: dict[str, str]) -> _Key:

@@ -76,3 +76,19 @@ def test_counts_from_several_threads_add_up() -> None:
         thread.join()
 
     assert metrics.value("n") == 8000
+
+
+def test_what_somebody_else_counts_is_asked_whenever_metrics_are_read() -> None:
+    metrics = Metrics()
+    counts = {"queue.get": 1}
+    metrics.follow("requests_total", "kind", lambda: counts)
+    assert metrics.value("requests_total", kind="queue.get") == 1
+
+    counts.update({"queue.get": 5, "table.query": 2})
+
+    assert metrics.total("requests_total") == 7
+    assert [(row.labels, row.value) for row in metrics.snapshot()] == [
+        ({"kind": "queue.get"}, 5),
+        ({"kind": "table.query"}, 2),
+    ]
+    assert 'requests_total{kind="table.query"} 2' in metrics.prometheus()

@@ -85,3 +85,16 @@ def test_every_operation_of_the_contract_is_measured_or_passed_on() -> None:
     ]
 
     assert missing == []
+
+
+def test_requests_that_the_store_counts_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requests(store: TaskHubStore) -> dict[str, int]:
+        return {"queue.get": 3}
+
+    monkeypatch.setattr(MemoryTaskHubStore, "requests", requests)
+    metrics = Metrics()
+
+    store = _store(metrics)
+
+    assert store.requests() == {"queue.get": 3}
+    assert metrics.value("durable_store_requests_total", kind="queue.get") == 3
