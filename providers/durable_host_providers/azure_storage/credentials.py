@@ -22,6 +22,7 @@ from durable_host.errors import ConfigurationError, StoreError, StoreUnavailable
 from .ports import AccessDeniedError
 
 __all__ = [
+    "SERVICES",
     "Connection",
     "Credential",
     "Identity",

@@ -21,7 +21,7 @@ from .rest_loops import PerLoop
 from .rest_patience import NotSentError, Patience
 from .rest_signing import sign_storage, sign_table
 
-__all__ = ["Answer", "HttpClient", "code_and_detail"]
+__all__ = ["VERSIONS", "Answer", "HttpClient", "code_and_detail"]
 
 logger = logging.getLogger(__name__)
 

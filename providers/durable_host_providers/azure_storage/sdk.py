@@ -48,7 +48,7 @@ from .rest_patience import Patience
 from .sdk_blobs import SdkBlobServices
 from .sdk_calls import CLIENT_OPTIONS, SdkCalls, sdk_credential
 
-__all__ = ["SdkAccount"]
+__all__ = ["SdkAccount", "SdkQueue", "SdkTable"]
 
 T = TypeVar("T")
 _EPOCH = datetime.fromtimestamp(0, UTC)
