@@ -22,6 +22,7 @@ from durable_host_providers._sql.rows import to_micros
 from .connection import Connection, connect, translate
 from .settings import Settings
 from .statements import quoted
+from .templates import templates
 
 __all__ = ["PRESENCE", "Hub", "create_hub", "delete_hub", "find_hub"]
 
@@ -54,7 +55,11 @@ async def create_hub(settings: Settings, environment: Environment) -> None:
     try:
         await _check_server(connection, settings)
         version = await _version(connection, settings)
-        if not pending(MIGRATIONS, version, _schema(settings)) and await _hub(connection, settings) is not None:
+        if (
+            not pending(MIGRATIONS, version, _schema(settings))
+            and await _hub(connection, settings) is not None
+            and await _has_templates(connection, settings)
+        ):
             return
         async with connection.transaction():
             await connection.fetch("SELECT pg_advisory_xact_lock($1)", _MIGRATING, timeout=_MINUTES)
@@ -62,6 +67,12 @@ async def create_hub(settings: Settings, environment: Environment) -> None:
             version = await _version(connection, settings)
             await _migrate(connection, settings, pending(MIGRATIONS, version, _schema(settings)))
             schema = quoted(settings.schema)
+            await connection.fetch(
+                f"INSERT INTO {schema}.templates (name, text) SELECT * FROM unnest($1::text[], $2::text[]) "
+                "ON CONFLICT (name) DO UPDATE SET text = excluded.text",
+                list(templates()),
+                list(templates().values()),
+            )
             await connection.fetch(
                 f"INSERT INTO {schema}.hubs (key, name, identity, created_at) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT (key) DO NOTHING",
@@ -156,6 +167,11 @@ async def _version(connection: Connection, settings: Settings) -> int:
     if len(found) != 1 or not isinstance(found[0][0], int):
         raise _foreign(settings)
     return found[0][0]
+
+
+async def _has_templates(connection: Connection, settings: Settings) -> bool:
+    found = await connection.fetch(f"SELECT name, text FROM {quoted(settings.schema)}.templates")
+    return dict((row[0], row[1]) for row in found) == templates()
 
 
 async def _hub(connection: Connection, settings: Settings) -> Hub | None:

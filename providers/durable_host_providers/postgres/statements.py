@@ -57,6 +57,12 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
 }
 """The functions of the schema that are called, with the types of their arguments."""
 
+_CALLERS: dict[str, tuple[str, ...]] = {
+    "send_with": _FUNCTIONS["send"][3:-1],
+    "start_with": _FUNCTIONS["start"][4:],
+}
+"""The same for calls in a caller's transaction, behind the hub."""
+
 
 def quoted(name: str) -> str:
     """An identifier in SQL."""
@@ -72,6 +78,12 @@ class Statements:
         for name, types in _FUNCTIONS.items():
             arguments = ", ".join(f"${at}::{kind}" for at, kind in enumerate(types, 1))
             self._named[name] = f"SELECT * FROM {quoted(schema)}.{name}({arguments})"
+        for name, types in _CALLERS.items():
+            arguments = ", ".join(f"${at}::{kind}" for at, kind in enumerate(types, 2))
+            self._named[name] = (
+                f"SELECT f.value FROM (SELECT hub FROM {quoted(schema)}.hubs WHERE identity = $1::text) AS h "
+                f"CROSS JOIN LATERAL {quoted(schema)}.{name}(h.hub, {arguments}) AS f (value)"
+            )
 
     def __getitem__(self, name: str) -> str:
         return self._named[name]

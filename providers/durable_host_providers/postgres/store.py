@@ -39,6 +39,7 @@ from .schema import Hub, create_hub, delete_hub, find_hub
 from .settings import Settings
 from .starts import Start, Starts
 from .statements import statements
+from .transactions import ask_with
 from .watching import Watch, Watchers
 from .work import Work
 
@@ -249,6 +250,9 @@ class PostgresTaskHubStore(TaskHubStore):
         self, start: Message, *, replaceable: Collection[RuntimeStatus], transaction: object | None = None
     ) -> bool:
         self.work.require_open()
+        if transaction is not None:
+            columns = Starts([Start(start, replaceable)]).columns()
+            return bool(await self._ask_with(transaction, "start_with", columns))
         return await self._starts.put(Start(start, replaceable))
 
     async def _start(self, calls: Sequence[Start]) -> Sequence[bool]:
@@ -265,8 +269,22 @@ class PostgresTaskHubStore(TaskHubStore):
 
     async def send(self, messages: Sequence[Message], *, transaction: object | None = None) -> None:
         self.work.require_open()
-        if messages:
+        if messages and transaction is not None:
+            await self._ask_with(transaction, "send_with", message_columns(messages))
+        elif messages:
             await self._sends.put(messages)
+
+    async def _ask_with(self, transaction: object, name: str, arguments: Sequence[object]) -> Any:
+        assert self._identity is not None
+        return await ask_with(
+            transaction,
+            name,
+            arguments,
+            sql=self._sql,
+            identity=self._identity,
+            settings=self._settings,
+            threads=self._environment.threads,
+        )
 
     async def _send(self, calls: Sequence[Sequence[Message]]) -> Sequence[None]:
         messages = [message for call in calls for message in call]
