@@ -1,0 +1,57 @@
+"""Two accounts as one: queues in the first, tables and blobs in the one that `trackingStoreConnectionName` names.
+
+Source: azure-storage-task-hub.md 1.1, "Separate tracking account".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from .ports import Blobs, Queue, StorageAccount, Table
+
+__all__ = ["TrackingAccount"]
+
+
+class TrackingAccount:
+    """See `ports.StorageAccount`. Both accounts are entered and left with it."""
+
+    def __init__(self, queues: StorageAccount, tracking: StorageAccount) -> None:
+        self._queues = queues
+        self._tracking = tracking
+        self._stack = AsyncExitStack()
+
+    @property
+    def location(self) -> str:
+        return f"{self._queues.location}, tracking store {self._tracking.location}"
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        return Counter(self._queues.requests) + Counter(self._tracking.requests)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._queues)
+            await stack.enter_async_context(self._tracking)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def queue(self, name: str) -> Queue:
+        return self._queues.queue(name)
+
+    def table(self, name: str) -> Table:
+        return self._tracking.table(name)
+
+    def blobs(self, container: str) -> Blobs:
+        return self._tracking.blobs(container)
+
+    async def queue_names(self, prefix: str) -> Sequence[str]:
+        return await self._queues.queue_names(prefix)
