@@ -1,7 +1,7 @@
 """python -m tests.chaos: hosts and a database under blows, with thousands of instances at work; then the verdict.
 
-    make chaos                                     ten minutes
-    make chaos SECONDS=60 ARGS="--storage postgres --seed 7"
+    make chaos                                                     ten minutes on PostgreSQL
+    make chaos SECONDS=60 ARGS="--storage sqlite --seed 7"
 
 The seed decides what is started and what strikes when; the rest is up to the machine, so a failing run need not fail
 again. Its folder is kept: logs of the hosts, journals of their commits, the log of all runs of activities.
@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--storage", default="sqlite", metavar="sqlite|postgres|URL", help="default sqlite")
+    parser.add_argument("--storage", default="postgres", metavar="sqlite|postgres|URL", help="default postgres")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long strikes fall (default 600)")
     parser.add_argument("--seed", type=int, help="default: a new one")
     parser.add_argument("--hosts", type=int, default=3)
@@ -33,6 +33,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10.0, help="instances started in a second (default 10)")
     parser.add_argument("--open", type=int, default=300, help="most instances waited for at once (default 300)")
     parser.add_argument("--lease", type=float, default=5.0, help="seconds (default 5)")
+    parser.add_argument("--factor", type=float, default=1.0, help="more or fewer strikes (default 1)")
     parser.add_argument("--patience", type=float, default=180.0, help="seconds of calm to bring all to an end")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, whatever comes of it")
     return parser.parse_args(arguments)
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=given.rate,
         open=given.open,
         lease=given.lease,
+        factor=given.factor,
         patience=given.patience,
     )
     _say(f"seed {seed}: {options.hosts} hosts on {options.storage.partition(':')[0]} for {options.seconds:.0f} s")

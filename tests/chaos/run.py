@@ -42,6 +42,7 @@ class Options:
         rate: instances that are started in a second.
         open: most instances that the client waits for at once.
         lease: seconds; pauses are longer.
+        factor: of the numbers of strikes.
         patience: seconds that the hosts have, when all is calm, to bring everything to its end.
         folder: where everything is left.
     """
@@ -55,6 +56,7 @@ class Options:
     rate: float = 10.0
     open: int = 300
     lease: float = 5.0
+    factor: float = 1.0
     patience: float = 180.0
 
 
@@ -156,7 +158,7 @@ class _Run:
         loop = asyncio.get_running_loop()
         kinds = self.store.kinds | {"kill", "pause", "stop"}
         async with asyncio.TaskGroup() as group:
-            for strike in plan(self.options.seed, self.options.seconds, kinds):
+            for strike in plan(self.options.seed, self.options.seconds, kinds, self.options.factor):
                 await asyncio.sleep(max(0.0, began + strike.at - loop.time()))
                 if strike.kind in self.store.kinds:
                     group.create_task(self.store.suffer(strike, self.report.counts))
@@ -193,6 +195,8 @@ class _Run:
     # The end.
 
     async def _comes_to_rest(self, client: TaskHubClient) -> bool:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with asyncio.timeout(self.options.patience):
                 while self.plays:
@@ -206,6 +210,7 @@ class _Run:
                 f"open: {await self._open(client)}; {await client.store.statistics()}"
             )
             return False
+        self.report.figures["calm until everything had ended"] = f"{loop.time() - began:.1f} s"
         return True
 
     async def _open(self, client: TaskHubClient) -> list[str]:

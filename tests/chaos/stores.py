@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +18,9 @@ from typing import Self
 from tests.chaos.strikes import Strike
 
 __all__ = ["GivenStore", "PostgresStore", "SqliteStore", "Store", "make_store"]
+
+
+_AFTERMATH_SECONDS = 5.0
 
 
 class Store(ABC):
@@ -95,7 +101,7 @@ class PostgresStore(Store):
     """A server of the run's own."""
 
     returns_within = 15.0  # 5 are promised, of a machine that does nothing else
-    kinds = frozenset({"cut all", "cut one", "restart fast", "restart immediate", "outage"})
+    kinds = frozenset({"cut all", "cut one", "restart fast", "restart immediate", "outage", "crash", "freeze"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +109,8 @@ class PostgresStore(Store):
 
         self._server = PostgresServer()
         self._database = ""
+        self._turn = asyncio.Lock()
+        self._falls = 0
         self.secrets = (PASSWORD, PASSWORD.replace(" ", "%20"))
 
     async def __aenter__(self) -> Self:
@@ -117,43 +125,80 @@ class PostgresStore(Store):
         self._server.__exit__(exc_type, exc, traceback)
 
     async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
-        if self.down.is_set():
-            return  # it lies on the ground already
-        match strike.kind:
-            case "cut all":
-                counts["cuts of all connections"] += 1
-                counts["connections cut"] += self._server.cut_connections(self._database)
-            case "cut one":
-                counts["connections cut"] += self._cut_one(strike.chance)
-            case "restart fast" | "restart immediate" | "outage":
-                await self._restart(strike, counts)
-            case _:
-                raise AssertionError(strike)
+        async with self._turn:
+            match strike.kind:
+                case "cut all":
+                    counts["cuts of all connections"] += 1
+                    counts["connections cut"] += self._server.cut_connections(self._database)
+                case "cut one":
+                    counts["connections cut"] += self._cut_one(strike.chance)
+                case _:
+                    self.down.set()
+                    self._falls += 1
+                    await self._fell(strike, counts)
+                    self.on_return()
+                    # What started meanwhile may not have noticed yet.
+                    asyncio.get_running_loop().call_later(_AFTERMATH_SECONDS, self._stands, self._falls)
+                    await asyncio.sleep(1)
+
+    def _stands(self, falls: int) -> None:
+        if falls == self._falls:
+            self.down.clear()
 
     def _cut_one(self, chance: float) -> int:
         found = self._server.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' ORDER BY pid",
+            "SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend' ORDER BY pid",
             self._database,
         )
         if not found:
             return 0
         pid = found[int(chance * len(found))][0]
-        return int(self._server.execute("SELECT pg_terminate_backend($1)::int", pid)[0][0])
+        return int(self._server.execute("SELECT pg_terminate_backend(%s)::int", pid)[0][0])
 
-    async def _restart(self, strike: Strike, counts: Counter[str]) -> None:
+    async def _fell(self, strike: Strike, counts: Counter[str]) -> None:
+        """Take the server away, and bring it back."""
+        server = self._server
         # On this thread: the server ends with the thread that started it, should the run be killed.
-        self.down.set()
-        try:
-            self._server.stop("immediate" if strike.kind == "restart immediate" else "fast")
-            if strike.kind == "outage":
+        match strike.kind:
+            case "restart fast":
+                server.stop("fast")
+            case "restart immediate":
+                server.stop("immediate")
+            case "crash":
+                server.kill()
+                counts["crashes"] += 1
+            case "outage":
+                server.stop("fast")
                 await asyncio.sleep(2 + 6 * strike.strength)
                 counts["outages"] += 1
-            counts["restarts"] += 1
-            self._server.start()
-            self.on_return()
+            case "freeze":
+                await self._freeze(1 + 9 * strike.strength)
+                counts["freezes"] += 1
+                return
+            case _:
+                raise AssertionError(strike)
+        server.start()
+        counts["restarts"] += 1
+
+    async def _freeze(self, seconds: float) -> None:
+        """Nobody gets an answer for a while, as when a network is cut; leases go on running out."""
+        family = _family(self._server.pid)
+        _signal(family, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
         finally:
-            await asyncio.sleep(5)  # what started meanwhile may not have noticed yet
-            self.down.clear()
+            _signal(family, signal.SIGCONT)
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(int(each) for each in children.read_text(encoding="ascii").split())] if children.exists() else [pid]
+
+
+def _signal(family: list[int], number: signal.Signals) -> None:
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def make_store(choice: str, folder: Path) -> Store:

@@ -16,6 +16,8 @@ EVERY_MINUTE: dict[str, int] = {
     "restart fast": 1,
     "restart immediate": 1,
     "outage": 1,
+    "crash": 1,
+    "freeze": 1,
     "lock": 3,
 }
 """How many of each kind. The first three are for hosts; the others need a store that can be hurt so."""
@@ -38,10 +40,11 @@ class Strike:
     strength: float
 
 
-def plan(seed: int, seconds: float, kinds: frozenset[str]) -> list[Strike]:
+def plan(seed: int, seconds: float, kinds: frozenset[str], factor: float = 1.0) -> list[Strike]:
     """Every kind its number of times in each minute, in random order; a shorter run has each at least once.
 
     Args:
+        factor: of the numbers.
         kinds: those that the hosts and the store know.
     """
     random = Random(f"{seed}/strikes")
@@ -51,7 +54,7 @@ def plan(seed: int, seconds: float, kinds: frozenset[str]) -> list[Strike]:
         length = min(60.0, seconds - begin)
         for kind, number in EVERY_MINUTE.items():
             if kind in kinds:
-                for _ in range(max(round(number * length / 60), 1 if begin == 0 else 0)):
+                for _ in range(max(round(number * factor * length / 60), 1 if begin == 0 else 0)):
                     at = begin + random.random() * length
                     strikes.append(Strike(at, kind, random.random(), random.random()))
         begin += length

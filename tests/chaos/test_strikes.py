@@ -29,3 +29,7 @@ def test_every_kind_strikes_as_often_as_it_should(minutes: int) -> None:
 
 def test_a_short_run_has_every_kind_that_its_store_knows() -> None:
     assert {strike.kind for strike in plan(1, 5, frozenset({"kill", "lock"}))} == {"kill", "lock"}
+
+
+def test_there_may_be_more_strikes() -> None:
+    assert len(plan(1, 60, _ALL, factor=2)) == 2 * len(plan(1, 60, _ALL))

@@ -48,6 +48,16 @@ def test_hosts_on_one_file_that_are_killed_and_paused_do_everything_once() -> No
     assert counts["results used"] > 100
 
 
+@pytest.mark.usefixtures("postgres_server")  # says what to do where there is none; the run starts one of its own
+def test_hosts_on_a_server_that_falls_and_returns_do_everything_once() -> None:
+    counts = _run("--storage", "postgres", "--seconds", "60", "--seed", "1")
+
+    assert min(counts[name] for name in ("kills", "pauses", "stops", "connections cut")) >= 1
+    assert (counts["crashes"], counts["outages"], counts["freezes"]) == (1, 1, 1)
+    assert counts["restarts"] == 4
+    assert counts["results used"] > 500
+
+
 def _children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
