@@ -74,21 +74,27 @@ def load_provider(name: str, *, where: str = "extensions.durableTask.storageProv
 def provider_for_url(url: str) -> StorageProvider:
     """The provider whose `schemes` hold the URL's scheme.
 
+    One that cannot be imported, since its driver is not installed, is in nobody's way who asks for another.
+
     Raises:
-        ConfigurationError: none does; the text lists the known schemes.
+        ConfigurationError: none does; the text lists the known schemes, and what could not be imported.
     """
     scheme, separator, _ = url.partition(":")
     if not separator:
         raise ConfigurationError(f"--storage is {url!r}, which is neither a provider's name nor a URL.")
     schemes: list[str] = []
+    broken: list[str] = []
     for name, entry in sorted(_entry_points().items()):
-        provider = _load(name, entry)
+        try:
+            provider = _load(name, entry)
+        except ConfigurationError as error:
+            broken.append(str(error))
+            continue
         if scheme.lower() in (each.lower() for each in provider.schemes):
             return provider
         schemes += provider.schemes
-    raise ConfigurationError(
-        f"--storage is {url!r}: no provider knows the scheme {scheme!r}; known schemes: {', '.join(sorted(schemes))}."
-    )
+    known = f"no provider knows the scheme {scheme!r}; known schemes: {', '.join(sorted(schemes))}."
+    raise ConfigurationError(" ".join([f"--storage names a store that cannot be used: {known}", *broken]))
 
 
 def open_hub(storage: str, hub: str = "TestHubName", *, environment: Environment | None = None) -> TaskHubStore:

@@ -107,6 +107,23 @@ def test_urls_choose_by_scheme(install: Callable[..., None]) -> None:
         provider_for_url("redis://x")
 
 
+def test_a_provider_that_cannot_be_imported_is_in_nobodys_way(install: Callable[..., None]) -> None:
+    install(broken="no_such_module_anywhere:provider", sqlite=f"{__name__}:sqlite")
+
+    assert provider_for_url("sqlite:///x.db").name == "sqlite"
+    with pytest.raises(
+        ConfigurationError, match=r"scheme 'broken'; known schemes: sqlite\. .*'broken'.*cannot be loaded"
+    ):
+        provider_for_url("broken://user:s3cret@x")
+
+
+def test_an_address_that_nobody_knows_is_not_repeated_with_its_password(install: Callable[..., None]) -> None:
+    with pytest.raises(ConfigurationError, match="scheme 'redis'") as caught:
+        provider_for_url("redis://user:s3cret@x")
+
+    assert "s3cret" not in str(caught.value)
+
+
 def _choose(
     override: str | None = None, storage_type: str | None = None, connected: bool = False, **settings: object
 ) -> StorageChoice:
