@@ -631,3 +631,14 @@ async def test_an_account_works_without_being_entered(service: Service) -> None:
 
     assert await queue.create() is True
     assert await queue.delete() is True
+
+
+async def test_an_account_may_be_entered_while_it_is_entered(service: Service) -> None:
+    async with service.open() as account:
+        queue = account.queue(service.new_name())
+        async with account:
+            await queue.create()
+        await queue.put("a")
+
+        assert await queue.count() == 1
+        await queue.delete()

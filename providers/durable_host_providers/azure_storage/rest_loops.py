@@ -24,7 +24,7 @@ class _Shared(Generic[T]):
 
 
 class PerLoop(Generic[T]):
-    """One resource per event loop.
+    """One resource per event loop. May be entered several times; the last to leave closes it.
 
     Args:
         open: makes one, on the loop that will use it.
@@ -36,16 +36,22 @@ class PerLoop(Generic[T]):
         self._close = close
         self._home: asyncio.AbstractEventLoop | None = None
         self._own: T | None = None
+        self._entered = 0
         self._others: dict[asyncio.AbstractEventLoop, _Shared[T]] = {}
 
     async def __aenter__(self) -> Self:
-        self._own = self._open()
-        self._home = asyncio.get_running_loop()
+        self._entered += 1
+        if self._entered == 1:
+            self._own = self._open()
+            self._home = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
         own, self._own, self._home = self._own, None, None
         if own is not None:
             await self._close(own)

@@ -22,7 +22,6 @@ class TrackingAccount:
     def __init__(self, queues: StorageAccount, tracking: StorageAccount) -> None:
         self._queues = queues
         self._tracking = tracking
-        self._stack = AsyncExitStack()
 
     @property
     def location(self) -> str:
@@ -35,14 +34,17 @@ class TrackingAccount:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._queues)
-            await stack.enter_async_context(self._tracking)
-            self._stack = stack.pop_all()
+            await self._tracking.__aenter__()
+            stack.pop_all()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        try:
+            await self._tracking.__aexit__(exc_type, exc, tb)
+        finally:
+            await self._queues.__aexit__(exc_type, exc, tb)
 
     def queue(self, name: str) -> Queue:
         return self._queues.queue(name)
