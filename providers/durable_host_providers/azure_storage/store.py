@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -264,6 +264,9 @@ class AzureTaskHubStore(TaskHubStore):
 
     async def statistics(self) -> HubStatistics:
         return await self.client.statistics()
+
+    def requests(self) -> Mapping[str, int]:
+        return self._account.requests
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
