@@ -161,18 +161,23 @@ class Pool:
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
-    async def fetch(self, query: str, *arguments: object, timeout: float | None = None) -> Sequence[Row]:
+    async def fetch(self, query: str, *arguments: object, repeatable: bool = False) -> Sequence[Row]:
         """Run one statement, which is a transaction of its own.
+
+        Args:
+            repeatable: it may be run twice: a connection that was cut while nobody used it is not the caller's worry.
 
         Raises:
             StoreUnavailableError: it could not be run, or nobody knows whether it was.
         """
         attempt = 0
+        repeatable = repeatable or self._questions
         while True:
             attempt += 1
+            fresh = not self._free
             connection = await self._take()
             try:
-                found = await connection.fetch(query, *arguments, timeout=timeout)
+                found = await connection.fetch(query, *arguments)
             except Exception as error:
                 if is_transient(error) and attempt < _ATTEMPTS:
                     self._give(connection)
@@ -181,6 +186,10 @@ class Pool:
                 translated = translate(error, self._settings)
                 if isinstance(translated, StoreUnavailableError):
                     self._drop(connection)
+                    self._drop_free()  # they have met the same fate, as a rule
+                    if repeatable and not fresh:
+                        repeatable = False
+                        continue
                 else:
                     self._give(connection)
                 if translated is error:
@@ -233,6 +242,11 @@ class Pool:
         self._all.discard(connection)
         connection.terminate()
         self._next()
+
+    def _drop_free(self) -> None:
+        free, self._free = self._free, []
+        for connection in free:
+            self._drop(connection)
 
     def _next(self) -> None:
         while self._queue:

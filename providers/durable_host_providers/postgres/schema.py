@@ -171,7 +171,7 @@ async def _version(connection: Connection, settings: Settings) -> int:
 
 async def _has_templates(connection: Connection, settings: Settings) -> bool:
     found = await connection.fetch(f"SELECT name, text FROM {quoted(settings.schema)}.templates")
-    return dict((row[0], row[1]) for row in found) == templates()
+    return {row[0]: row[1] for row in found} == templates()
 
 
 async def _hub(connection: Connection, settings: Settings) -> Hub | None:

@@ -60,7 +60,6 @@ class Signals:
     Args:
         send: sends a note.
         heard: takes a note of somebody else.
-        awake: whether anybody here waits for news; without, nothing listens.
     """
 
     def __init__(
@@ -87,10 +86,14 @@ class Signals:
         """Whether anybody else listens, as far as is known."""
 
     def start(self, hub: int, owner: int) -> None:
-        """Begin to listen."""
+        """Be ready to send."""
         self._hub, self._owner = hub, owner
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._listen(), name="durable-host-postgres-listener")
+
+    def listen(self) -> None:
+        """Begin to listen."""
+        if self._task is None and self._loop is not None:
+            self._task = self._loop.create_task(self._listen(), name="durable-host-postgres-listener")
 
     async def stop(self) -> None:
         """End; what was collected is sent first."""
@@ -174,7 +177,12 @@ class Signals:
     async def _listen_on(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         closed: asyncio.Future[None] = loop.create_future()
-        connection.add_termination_listener(lambda _: None if closed.done() else closed.set_result(None))
+
+        def close(_: object) -> None:
+            if not closed.done():
+                closed.set_result(None)
+
+        connection.add_termination_listener(close)
         await connection.fetch("SELECT pg_advisory_lock_shared($1, $2)", PRESENCE, self._hub)
         await connection.add_listener(channel(self._hub), self._received)
         self.is_listening = True

@@ -64,8 +64,8 @@ async def _run(transaction: object, text: str, values: Sequence[object], threads
     kinds = {each.__name__ for each in type(transaction).__mro__ if each.__module__.partition(".")[0] == "psycopg"}
     if not kinds & {"Connection", "AsyncConnection"}:
         raise UnsupportedError(
-            f"transaction is a {type(transaction).__module__}.{type(transaction).__name__}; give a connection of asyncpg, "
-            "or of psycopg 3, with an open transaction."
+            f"transaction is a {type(transaction).__module__}.{type(transaction).__name__}; give a connection of "
+            "asyncpg, or of psycopg 3, with an open transaction."
         )
     theirs: Any = transaction
     if theirs.autocommit and theirs.info.transaction_status.name == "IDLE":

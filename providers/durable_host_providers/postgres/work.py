@@ -76,12 +76,13 @@ class Work:
         """Begin."""
         self.loop = asyncio.get_running_loop()
         self.hub, self.owner = hub, owner
+        self.signals.start(hub, owner)
         self._open = True
 
     def listen(self) -> None:
         """Somebody waits for news: see to it that they come, by themselves or when we look."""
         if self._poll is None and self._open and self.loop is not None:
-            self.signals.start(self.hub, self.owner)
+            self.signals.listen()
             self._poll = self.loop.call_later(self._pause(), self._look)
 
     async def stop(self) -> None:
@@ -102,7 +103,9 @@ class Work:
         self.activities.close()
         if self._calls:
             try:
-                await self.pool.fetch(self.sql["disown"], self.hub, self.owner << LEASE_BITS, self._newest(), None)
+                await self.pool.fetch(
+                    *(self.sql["disown"], self.hub, self.owner << LEASE_BITS, self._newest(), None), repeatable=True
+                )
                 self.signals.tell(instances=True, activities=True)
             except StoreError as error:
                 logger.warning(
@@ -665,7 +668,7 @@ class Work:
         owed, tokens = list(self._owed), list(self._owed_tokens)
         try:
             if owed:
-                await self.pool.fetch(self.sql["disown"], self.hub, min(owed), max(owed), owed)
+                await self.pool.fetch(self.sql["disown"], self.hub, min(owed), max(owed), owed, repeatable=True)
             for lease in owed:
                 self._owed.pop(lease, None)
             if tokens:
@@ -725,7 +728,7 @@ class Work:
                 self.grants.drop(token.ref)
         micros = max(0, delay // timedelta(microseconds=1))
         try:
-            answers = await self.pool.fetch(self.sql["abandon"], self.hub, micros, *arguments)
+            answers = await self.pool.fetch(self.sql["abandon"], self.hub, micros, *arguments, repeatable=True)
         except StoreUnavailableError:
             self._owed_tokens.update(dict.fromkeys(token for token in tokens if self.is_ours(token.lease)))
             self.listen()
@@ -737,7 +740,7 @@ class Work:
         tokens = [lease.token for lease in leases if isinstance(lease.token, InstanceToken | ActivityToken)]
         refs, numbers, _, ids, their_numbers = _tokens(tokens, lambda _: False)
         answers = await (pool or self.pool).fetch(
-            self.sql["renew"], self.hub, self._length, refs, numbers, ids, their_numbers
+            self.sql["renew"], self.hub, self._length, refs, numbers, ids, their_numbers, repeatable=True
         )
         current: set[object] = set()
         for answer in answers:
