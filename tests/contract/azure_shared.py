@@ -18,14 +18,14 @@ from durable_host.storage.contract import Checkpoint, CommitOutcome, HistoryCach
 from durable_host_providers.azure_storage.partitions import OwnedPartition, PartitionListener
 from durable_host_providers.azure_storage.ports import NotFoundError, StorageAccount
 from durable_host_providers.azure_storage.settings import AzureSettings
-from durable_host_providers.azure_storage.store import AzureTaskHubStore, HubArtefacts
+from durable_host_providers.azure_storage.store import AzureTaskHubStore
 
 __all__ = ["Artefacts", "SharedPartitions", "SharedStore"]
 
 _SLICE = 0.2
 
 
-class Artefacts(HubArtefacts):
+class Artefacts:
     """The queues and tables of a hub."""
 
     def __init__(self, account: StorageAccount, settings: AzureSettings) -> None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from durable_host.environment import Environment
 from durable_host.errors import UnsupportedError
@@ -54,20 +54,20 @@ T = TypeVar("T")
 __all__ = ["AzureTaskHubStore", "HubArtefacts"]
 
 
-class HubArtefacts:
-    """How a hub is made, checked and removed; see `hub`."""
+class HubArtefacts(Protocol):
+    """How a hub is made, recognised and removed; see `hub.TaskHub`."""
 
     async def create(self) -> None:
         """Make what is missing; idempotent."""
-        raise NotImplementedError
+        ...
 
     async def delete(self) -> None:
         """Remove everything; idempotent."""
-        raise NotImplementedError
+        ...
 
     async def check(self) -> None:
         """Refuse what is no hub, or not as configured."""
-        raise NotImplementedError
+        ...
 
 
 class AzureTaskHubStore(TaskHubStore):
