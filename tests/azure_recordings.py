@@ -12,15 +12,18 @@ from typing import Any
 
 from durable_host_providers.azure_storage.ports import EdmDateTime, Value
 
-__all__ = ["HUB", "RECORDINGS", "RecordedHub", "RecordedMessage", "recorded_hub"]
+__all__ = ["EXTENSION_RECORDINGS", "HUB", "RECORDINGS", "RecordedHub", "RecordedMessage", "recorded_hub"]
 
 FOLDER = Path(__file__).parent / "data" / "azure_storage"
 
 RECORDINGS = ("table", "safe", "legacy", "more")
 """Names of the recordings."""
 
+EXTENSION_RECORDINGS = ("functions-extension/hub", "functions-extension/worker-hub")
+"""Names of those that the Durable Functions extension left."""
+
 HUB = "recorded"
-"""The name of the hub in each of them."""
+"""The name of the hub in each of `RECORDINGS`."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class RecordedHub:
     """Everything that was stored.
 
     Attributes:
+        hub: the hub's name.
         tables: rows by table, in key order; `Timestamp` included.
         queues: messages by queue.
         blobs: contents by container and name.
     """
 
     name: str
+    hub: str
     tables: Mapping[str, Sequence[Mapping[str, Value]]]
     queues: Mapping[str, Sequence[RecordedMessage]]
     blobs: Mapping[str, Mapping[str, bytes]]
@@ -52,27 +57,28 @@ class RecordedHub:
     def history(self) -> Mapping[str, Sequence[Mapping[str, Value]]]:
         """The rows of History by partition key, the sentinel last."""
         found: dict[str, list[Mapping[str, Value]]] = {}
-        for row in self.tables[f"{HUB}History"]:
+        for row in self.tables[f"{self.hub}History"]:
             found.setdefault(str(row["PartitionKey"]), []).append(row)
         return found
 
     @property
     def instances(self) -> Sequence[Mapping[str, Value]]:
         """The rows of Instances."""
-        return self.tables[f"{HUB}Instances"]
+        return self.tables[f"{self.hub}Instances"]
 
     @property
     def large_messages(self) -> Mapping[str, bytes]:
         """The blobs of what was too large."""
-        return self.blobs.get(f"{HUB}-largemessages", {})
+        return self.blobs.get(f"{self.hub}-largemessages", {})
 
 
 @cache
 def recorded_hub(name: str) -> RecordedHub:
-    """One of `RECORDINGS`."""
+    """One of `RECORDINGS` or `EXTENSION_RECORDINGS`."""
     stored: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return RecordedHub(
         name,
+        next(table for table in stored["tables"] if table.endswith("History")).removesuffix("History"),
         {table: [_row(entity) for entity in entities] for table, entities in stored["tables"].items()},
         {queue: [RecordedMessage(**message) for message in messages] for queue, messages in stored["queues"].items()},
         {

@@ -149,6 +149,23 @@ def test_tags_that_dotnet_would_take_for_metadata_do_not_reach_it() -> None:
     assert _event(text) == event
 
 
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_users_tag_does_not_make_a_start_a_detached_one(detached: bool) -> None:
+    event = ExecutionStarted(
+        timestamp=NOW,
+        instance_id=InstanceId("a"),
+        execution_id=ExecutionId("e"),
+        name="N",
+        tags={"FireAndForget": "please"},
+        detached=detached,
+    )
+
+    text = _text(event)
+
+    assert ("FireAndForget" in json.loads(text)["TaskMessage"]["Event"]["Tags"]) == detached
+    assert _event(text) == event
+
+
 def test_a_message_is_large_from_one_byte_over_the_limit() -> None:
     empty = len(_text(EventRaised(timestamp=NOW, name="e", input="")))
     fits = EventRaised(timestamp=NOW, name="e", input="x" * (MAX_MESSAGE_BYTES - empty))

@@ -220,13 +220,18 @@ def typed_parent_to(parent: ParentInstance | None) -> TypedParentRef | None:
 
 def has_reserved_names(tags: dict[str, str] | None) -> bool:
     """Whether .NET would take a tag's name for metadata of the serializer, or for the mark of a detached start."""
-    return tags is not None and any(name.startswith("$") or name == DETACHED_TAG for name in tags)
+    return tags is not None and any(map(_is_reserved, tags))
+
+
+def _is_reserved(name: str) -> bool:
+    return name.startswith("$") or name == DETACHED_TAG
 
 
 def tags_to(tags: dict[str, str] | None, detached: bool = False) -> dict[str, str] | None:
-    """Tags as they are stored; a detached start is marked by one of its own."""
-    if tags is not None and any(name.startswith("$") for name in tags):
-        tags = {name: value for name, value in tags.items() if not name.startswith("$")}
+    """Tags as they are stored; a detached start is marked by one of its own, and only such a start."""
+    if has_reserved_names(tags):
+        assert tags is not None
+        tags = {name: value for name, value in tags.items() if not _is_reserved(name)}
     return {**(tags or {}), DETACHED_TAG: ""} if detached else tags
 
 
