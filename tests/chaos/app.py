@@ -63,13 +63,13 @@ def _acted(task: str) -> str:
 
 
 def _seconds(task: str) -> float:
-    """How long a task takes: mostly nothing, sometimes longer than a lease."""
+    """How long a task takes: long enough that much is held when a host is struck; sometimes longer than a lease."""
     chance = zlib.crc32(task.encode()) % 1000
-    if chance < 700:
+    if chance < 500:
         return 0.0
-    if chance < 970:
-        return (chance - 700) / 5000
-    return 1.0 if chance < 997 else 1.4 * Bench.lease
+    if chance < 900:
+        return (chance - 500) / 1000
+    return (chance - 900) / 50 if chance < 990 else 1.4 * Bench.lease
 
 
 # Activities.

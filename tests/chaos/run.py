@@ -41,7 +41,7 @@ class Options:
         whole: how many of the hosts are `durable-host start`; the others are TaskHubWorkers.
         rate: instances that are started in a second.
         open: most instances that the client waits for at once.
-        lease: seconds; pauses are longer.
+        lease: seconds; most pauses are longer.
         factor: of the numbers of strikes.
         patience: seconds that the hosts have, when all is calm, to bring everything to its end.
         folder: where everything is left.
@@ -171,7 +171,7 @@ class _Run:
             case "kill":
                 slot.kill()
             case "pause":
-                await slot.pause(self.options.lease * (1.2 + strike.strength))
+                await slot.pause(self.options.lease * (0.9 + 1.3 * strike.strength))
             case _:
                 await slot.stop()
 

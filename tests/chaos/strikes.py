@@ -9,7 +9,7 @@ __all__ = ["EVERY_MINUTE", "Strike", "plan"]
 
 EVERY_MINUTE: dict[str, int] = {
     "kill": 6,
-    "pause": 3,
+    "pause": 6,
     "stop": 1,
     "cut all": 2,
     "cut one": 3,
