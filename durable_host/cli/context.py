@@ -15,7 +15,7 @@ from durable_host.engine.client import TaskHubClient
 from durable_host.environment import Environment, system_environment
 from durable_host.errors import ConfigurationError, StoreMismatchError
 from durable_host.storage.choice import StorageChoice, choose_storage
-from durable_host.storage.contract import HostStateStore, StorageOptions, TaskHubStore
+from durable_host.storage.contract import AppLeaseOptions, HostStateStore, StorageOptions, TaskHubStore
 
 _SOUND_HUB = "TestHubName"  # the name itself is judged by host_json.py
 
@@ -106,15 +106,19 @@ def storage_options(
     problem = hub_name_problem(name)
     if problem is not None:
         raise ConfigurationError(f"--hub is {hub!r}: {problem}")
+    durable = context.host_json.durable
     options = StorageOptions(
         hub=name,
         settings=choice.settings,
         folder=context.folder,
         url=choice.url,
-        lease=context.host_json.durable.lease,
+        lease=durable.lease,
         app=app,
         setting=context.settings.get,
         worker=worker,
+        app_lease=AppLeaseOptions(
+            durable.use_app_lease, durable.app_lease, durable.app_lease_renewal, durable.app_lease_retry
+        ),
     )
     problems = choice.provider.problems(options)
     if problems:

@@ -96,6 +96,8 @@ class DurableOptions:
         storage_named_by: what says so: `host.json`, or an environment variable.
         storage: the other keys of `storageProvider`, for the provider.
         lease: `storageProvider.leaseInterval`.
+        use_app_lease, app_lease, app_lease_renewal, app_lease_retry: `useAppLease` and `appLeaseOptions`, for stores
+            on which one app at a time processes a hub; the last is None unless host.json says it.
         max_activities, max_orchestrations: at once on this host; None: the engine's default.
         replace_any_state: a start may replace an instance in any state, not only one that has ended.
         local_rpc: None: on where it can be.
@@ -107,6 +109,10 @@ class DurableOptions:
     storage_named_by: str = "host.json"
     storage: Mapping[str, Json] = field(default_factory=dict[str, Json])
     lease: timedelta = timedelta(seconds=30)
+    use_app_lease: bool = True
+    app_lease: timedelta = timedelta(seconds=60)
+    app_lease_renewal: timedelta = timedelta(seconds=25)
+    app_lease_retry: timedelta | None = None
     max_activities: int | None = None
     max_orchestrations: int | None = None
     max_orchestration_actions: int = 100_000
@@ -298,6 +304,9 @@ def _durable(
     }  # fmt: skip
     for key in ("maxConcurrentEntityFunctions", "maxEntityOperationBatchSize"):
         _positive(node, key)  # without effect yet, but a typing error is one today
+    app_lease = node.node("appLeaseOptions")
+    second = timedelta(seconds=1)
+    app_lease_span = app_lease.span("leaseInterval", 60 * second, low=15 * second, high=60 * second)
     lease = storage.span("leaseInterval", timedelta(seconds=30), low=timedelta(seconds=5), high=timedelta(hours=1))
     return DurableOptions(
         hub=_hub(node, report, environ, setting),
@@ -306,6 +315,14 @@ def _durable(
         storage_named_by=report.named_by(storage.at("type")),
         storage={key: value for key, value in storage if key.lower() not in ("type", "leaseinterval")},
         lease=lease,
+        use_app_lease=node.flag("useAppLease", True),
+        app_lease=app_lease_span,
+        app_lease_renewal=app_lease.span(
+            "renewInterval", min(25 * second, app_lease_span / 2), second, app_lease_span - second
+        ),
+        app_lease_retry=None
+        if app_lease.raw("acquireInterval") is None
+        else app_lease.span("acquireInterval", 30 * second, low=second),
         max_activities=concurrency["maxConcurrentActivityFunctions"],
         max_orchestrations=concurrency["maxConcurrentOrchestratorFunctions"],
         max_orchestration_actions=node.integer(

@@ -37,6 +37,10 @@ USED: Collection[str] = (
     "extensions.durableTask.storeInputsInOrchestrationHistory",
     "extensions.durableTask.localRpcEndpointEnabled",
     "extensions.durableTask.httpSettings.useForwardedHost",
+    "extensions.durableTask.useAppLease",
+    "extensions.durableTask.appLeaseOptions.leaseInterval",
+    "extensions.durableTask.appLeaseOptions.renewInterval",
+    "extensions.durableTask.appLeaseOptions.acquireInterval",
 )
 
 SILENT: Collection[str] = (
@@ -58,8 +62,6 @@ SILENT: Collection[str] = (
     "extensions.durableTask.extendedSessionsEnabled",  # positions are always kept
     "extensions.durableTask.extendedSessionIdleTimeoutInSeconds",
     "extensions.durableTask.useGracefulShutdown",  # always graceful
-    "extensions.durableTask.useAppLease",
-    "extensions.durableTask.appLeaseOptions.*",
     "extensions.durableTask.tracing.allowVerboseLinuxTelemetry",
     "extensions.durableTask.maxGrpcMessageSizeInBytes",
     "extensions.durableTask.grpcHttpClientTimeout",

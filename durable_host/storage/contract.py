@@ -69,6 +69,7 @@ from durable_host.model.status import RuntimeStatus
 __all__ = [
     "ActivityCompletion",
     "ActivityWorkItem",
+    "AppLeaseOptions",
     "Checkpoint",
     "CommitOutcome",
     "HandedBack",
@@ -473,6 +474,22 @@ class HostStateStore(ABC):
         """Paths that start with the prefix, in order."""
 
 
+class AppLeaseOptions(msgspec.Struct, frozen=True):
+    """How a store that several apps can reach lets one at a time process a hub: `useAppLease`, `appLeaseOptions`.
+
+    Attributes:
+        use: False: any app may process the hub at any time.
+        lease: how long the lease holds without a renewal, 15 to 60 seconds.
+        renew: how often it is renewed.
+        acquire: how often an app that does not have it tries; None: as the provider finds best.
+    """
+
+    use: bool = True
+    lease: timedelta = timedelta(seconds=60)
+    renew: timedelta = timedelta(seconds=25)
+    acquire: timedelta | None = None
+
+
 class StorageOptions(msgspec.Struct, frozen=True):
     """What a provider is opened with.
 
@@ -485,6 +502,7 @@ class StorageOptions(msgspec.Struct, frozen=True):
         app: identity of the app that uses the hub, to tell two apps on one hub; empty: not checked.
         setting: looks up an app setting or environment variable by name.
         worker: opens the hub to process work, not only as a client.
+        app_lease: for stores that have such a thing.
     """
 
     hub: str
@@ -495,6 +513,7 @@ class StorageOptions(msgspec.Struct, frozen=True):
     app: str = ""
     setting: Callable[[str], str | None] = lambda name: None
     worker: bool = True
+    app_lease: AppLeaseOptions = AppLeaseOptions()
 
 
 class OpenedProvider(msgspec.Struct, frozen=True):

@@ -10,7 +10,8 @@ import pytest
 
 from durable_host.environment import Environment
 from durable_host.errors import StoreMismatchError
-from durable_host_providers.azure_storage.app_lease import AppLeaseOptions
+from durable_host.storage.contract import AppLeaseOptions
+from durable_host_providers.azure_storage.app_lease import AppLease
 from durable_host_providers.azure_storage.hub import LEASE_FOLDERS, TaskHub
 from durable_host_providers.azure_storage.layout import Layout
 from durable_host_providers.azure_storage.ownership import partition_runs
@@ -195,8 +196,6 @@ async def test_one_app_at_a_time_processes_a_hub(service: Service) -> None:
 
 
 async def _owner(hub: TaskHub) -> str:
-    from durable_host_providers.azure_storage.app_lease import AppLease
-
     owner = await AppLease(hub.app_lease, hub.app_lease_info, "blue", Environment()).owner()
     assert owner is not None
     return owner

@@ -201,6 +201,48 @@ def test_an_automatic_hub_name_is_made_fit(site: str | None, hub: str) -> None:
     assert hub_name_problem(hub) is None
 
 
+def test_the_app_lease_is_read_with_azures_defaults() -> None:
+    durable = _read({"extensions": {"durableTask": {}}}).durable
+    set_up = _read(
+        {
+            "extensions": {
+                "durableTask": {
+                    "useAppLease": False,
+                    "appLeaseOptions": {
+                        "leaseInterval": "00:00:30",
+                        "renewInterval": "00:00:10",
+                        "acquireInterval": "00:05:00",
+                    },
+                }
+            }
+        }
+    )
+
+    assert durable.use_app_lease
+    assert durable.app_lease == timedelta(seconds=60)
+    assert durable.app_lease_renewal == timedelta(seconds=25)
+    assert durable.app_lease_retry is None
+    assert set_up.warnings == ()
+    assert not set_up.durable.use_app_lease
+    assert set_up.durable.app_lease == timedelta(seconds=30)
+    assert set_up.durable.app_lease_renewal == timedelta(seconds=10)
+    assert set_up.durable.app_lease_retry == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("leaseInterval", "00:00:10"),
+        ("leaseInterval", "00:02:00"),
+        ("renewInterval", "00:01:00"),
+        ("acquireInterval", "00:00:00"),
+    ],
+)
+def test_intervals_of_the_app_lease_that_cannot_work_are_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"appLeaseOptions\.{name} must be"):
+        _read({"extensions": {"durableTask": {"appLeaseOptions": {name: value}}}})
+
+
 def test_what_real_apps_carry_is_accepted_silently() -> None:
     read = _read(
         {

@@ -17,17 +17,17 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 import msgspec
 
 from durable_host.environment import Environment
 from durable_host.errors import StoreError
+from durable_host.storage.contract import AppLeaseOptions
 from durable_host_providers.azure_storage.partitions import OwnedPartition, PartitionManager
 from durable_host_providers.azure_storage.ports import Blobs, ConflictError, NotFoundError, PreconditionFailedError
 from durable_host_providers.azure_storage.wire.keys import fnv1a
 
-__all__ = ["EMPTY_INFO", "AppLease", "AppLeaseOptions", "LeasedPartitions", "app_lease_id"]
+__all__ = ["EMPTY_INFO", "AppLease", "LeasedPartitions", "app_lease_id"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,30 +38,12 @@ _REFUSED = (ConflictError, PreconditionFailedError)
 _UNDER_WAY_S = 1.0
 """How long before its end we stop to rely on the lease: a request that is under way then may arrive later."""
 
+_RETRY_S = 30.0
+"""How often an app tries that does not have the lease; the reference's five minutes are long for a redeployment."""
+
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _STOP_LIMIT_S = 5.0
-
-
-class AppLeaseOptions(msgspec.Struct, frozen=True):
-    """`useAppLease` and `appLeaseOptions` of host.json.
-
-    Attributes:
-        use: False: any app may process the hub at any time.
-        lease: how long it holds without a renewal; the service takes 15 to 60 seconds.
-        renew: how often it is renewed.
-        acquire: how often an app that does not have it tries, as configured; None: every 30 seconds.
-    """
-
-    use: bool = True
-    lease: timedelta = timedelta(seconds=60)
-    renew: timedelta = timedelta(seconds=25)
-    acquire: timedelta | None = None
-
-    @property
-    def retry_s(self) -> float:
-        """Seconds between two tries."""
-        return 30.0 if self.acquire is None else self.acquire.total_seconds()
 
 
 class _Info(msgspec.Struct, frozen=True, rename="pascal"):
@@ -90,6 +72,7 @@ class AppLease:
         self._clock = environment.clock
         self._until = -math.inf
         self.options = options or AppLeaseOptions()
+        self.retry_s = _RETRY_S if self.options.acquire is None else self.options.acquire.total_seconds()
         self.id = app_lease_id(app)
 
     def fence(self) -> float:
@@ -207,8 +190,8 @@ class LeasedPartitions:
             owner = await self._lease.owner()
         except (StoreError, TimeoutError) as error:
             logger.warning("app lease cannot be taken: %s", error, extra={"event": "app_lease_trouble"})
-            return min(_LONGEST_PAUSE_S, self._lease.options.retry_s) * (0.5 + self._ids.uniform())
-        retry_s = self._lease.options.retry_s
+            return min(_LONGEST_PAUSE_S, self._lease.retry_s) * (0.5 + self._ids.uniform())
+        retry_s = self._lease.retry_s
         if not self._refused:
             self._refused = True
             logger.warning(

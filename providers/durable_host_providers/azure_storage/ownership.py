@@ -6,7 +6,8 @@ import platform
 from collections.abc import Callable
 
 from durable_host.environment import Environment
-from durable_host_providers.azure_storage.app_lease import AppLease, AppLeaseOptions, LeasedPartitions
+from durable_host.storage.contract import AppLeaseOptions
+from durable_host_providers.azure_storage.app_lease import AppLease, LeasedPartitions
 from durable_host_providers.azure_storage.blob_partitions import LegacyPartitionManager, SafePartitionManager
 from durable_host_providers.azure_storage.hub import TaskHub
 from durable_host_providers.azure_storage.layout import Layout

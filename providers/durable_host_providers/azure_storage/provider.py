@@ -86,6 +86,7 @@ def _store(
             worker_id(environment, options.setting),
             environment,
             app=app,
+            app_lease=options.app_lease,
             settings=PartitionSettings(lease=options.lease, time_limit=configured.time_limit),
         )
     return AzureTaskHubStore(account, configured.settings, environment, hub, runs)

@@ -9,11 +9,11 @@ from random import Random
 
 import pytest
 
+from durable_host.storage.contract import AppLeaseOptions
 from durable_host.testing.loop import run_simulated
 from durable_host_providers.azure_storage.app_lease import (
     EMPTY_INFO,
     AppLease,
-    AppLeaseOptions,
     LeasedPartitions,
     app_lease_id,
 )

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 
 from durable_host.errors import StoreMismatchError, StoreUnavailableError
+from durable_host.storage.contract import AppLeaseOptions
 from durable_host.testing.environment import SimulatedClock, simulated_environment
-from durable_host_providers.azure_storage.app_lease import AppLeaseOptions, app_lease_id
+from durable_host_providers.azure_storage.app_lease import app_lease_id
 from durable_host_providers.azure_storage.blob_leases import new_lease_content
 from durable_host_providers.azure_storage.hub import TaskHub
 from durable_host_providers.azure_storage.layout import Layout
