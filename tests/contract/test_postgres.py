@@ -62,7 +62,7 @@ class Database:
             ahead = now - (_EPOCH if frozen else datetime.now(UTC))  # noqa: TID251 the server's clock
             text = _FROZEN if frozen else _NOW
             with psycopg.connect(self.url, autocommit=True) as connection:
-                connection.execute(text.format(ahead // timedelta(microseconds=1)))
+                connection.execute(text.format(ahead // timedelta(microseconds=1)).encode())
 
         async def pass_time(by: timedelta) -> None:
             clock = environment.clock

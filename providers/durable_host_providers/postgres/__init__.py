@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 try:
-    import asyncpg as _driver  # noqa: F401
-except ImportError as error:
+    from .provider import PostgresProvider, provider
+    from .store import PostgresTaskHubStore
+except ModuleNotFoundError as error:
+    if error.name != "asyncpg":
+        raise
     raise ImportError("the driver is missing: install durable-host[postgres]") from error
-
-from .provider import PostgresProvider, provider
-from .store import PostgresTaskHubStore
 
 __all__ = ["PostgresProvider", "PostgresTaskHubStore", "provider"]

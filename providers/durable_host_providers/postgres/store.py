@@ -42,6 +42,7 @@ from .statements import statements
 from .transactions import ask_with
 from .watching import Watch, Watchers
 from .work import Work
+from .writing import Writing
 
 __all__ = ["PostgresTaskHubStore"]
 
@@ -129,6 +130,10 @@ class PostgresTaskHubStore(TaskHubStore):
         return self._work
 
     @property
+    def _writing(self) -> Writing:
+        return Writing(self.work)
+
+    @property
     def owner(self) -> int:
         """The number of this store object."""
         return self.work.owner
@@ -157,7 +162,9 @@ class PostgresTaskHubStore(TaskHubStore):
             return ()
         locked: Sequence[Locked]
         if wait <= _NO_TIME:
-            locked = await _kept(work.track(work.fetch_instances(limit, everything=True)), work.put_back_instances)
+            locked = await _kept(
+                work.track(work.fetch_instances(limit, everything=True)), work.giving.put_back_instances
+            )
         else:
             waiter = work.instances.wait(limit)
             work.awaited()
@@ -165,10 +172,10 @@ class PostgresTaskHubStore(TaskHubStore):
         try:
             return await self._loaded(locked, cache)
         except asyncio.CancelledError:
-            work.put_back_instances(locked)
+            work.giving.put_back_instances(locked)
             raise
         except Exception:
-            giving = work.put_back_instances(locked)
+            giving = work.giving.put_back_instances(locked)
             if giving is not None:
                 await asyncio.shield(giving)
             raise
@@ -202,7 +209,7 @@ class PostgresTaskHubStore(TaskHubStore):
         if limit < 1:
             return ()
         if wait <= _NO_TIME:
-            return await _kept(work.track(work.fetch_activities(limit)), work.put_back_activities)
+            return await _kept(work.track(work.fetch_activities(limit)), work.giving.put_back_activities)
         waiter = work.activities.wait(limit)
         work.awaited()
         return await work.waited(work.activities, waiter, wait)
@@ -210,28 +217,28 @@ class PostgresTaskHubStore(TaskHubStore):
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         for checkpoint in checkpoints:
             check(checkpoint)
-        return await asyncio.shield(self.work.track(self.work.commit(checkpoints)))
+        return await asyncio.shield(self.work.track(self._writing.commit(checkpoints)))
 
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
-        return await asyncio.shield(self.work.track(self.work.complete(completions)))
+        return await asyncio.shield(self.work.track(self._writing.complete(completions)))
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease | None]:
         work = self.work
         if work.loop is asyncio.get_running_loop():
-            renewed = await work.renew(leases)
-            work.renewed(renewed)
+            renewed = await work.giving.renew(leases)
+            work.giving.renewed(renewed)
             return renewed
         pool = Pool(self._settings, 1)  # connections belong to a loop, and this one may end at any time
         try:
-            renewed = await work.renew(leases, pool)
+            renewed = await work.giving.renew(leases, pool)
         finally:
             await pool.close()
         if work.loop is not None:
-            work.loop.call_soon_threadsafe(work.renewed, renewed)
+            work.loop.call_soon_threadsafe(work.giving.renewed, renewed)
         return renewed
 
     async def abandon(self, leases: Sequence[Lease], *, delay: timedelta) -> None:
-        await asyncio.shield(self.work.track(self.work.abandon(leases, delay)))
+        await asyncio.shield(self.work.track(self.work.giving.abandon(leases, delay)))
 
     async def quarantine(self, lease: Lease, reason: str) -> CommitOutcome:
         token, work = lease.token, self.work
@@ -257,11 +264,11 @@ class PostgresTaskHubStore(TaskHubStore):
 
     async def _start(self, calls: Sequence[Start]) -> Sequence[bool]:
         work, starts = self.work, Starts(calls)
-        taken = await work.start_instances(
-            starts.columns(),
-            starts.states,
-            lambda message_id, token, until: starts.make(work.grants, message_id, token, until),
-        )
+
+        def make(message_id: str, token: InstanceToken, until: float) -> Locked:
+            return starts.make(work.grants, message_id, token, until)
+
+        taken = await self._writing.start_instances(starts.columns(), starts.states, make)
         for call, state in zip(calls, starts.states, strict=True):
             if call.message.id in taken:
                 self._watchers.tell({call.message.target: state})
@@ -288,7 +295,7 @@ class PostgresTaskHubStore(TaskHubStore):
 
     async def _send(self, calls: Sequence[Sequence[Message]]) -> Sequence[None]:
         messages = [message for call in calls for message in call]
-        await self.work.send(message_columns(messages), len(messages))
+        await self._writing.send(message_columns(messages), len(messages))
         return [None] * len(calls)
 
     async def release_quarantined(self, instance_ids: Collection[InstanceId]) -> int:

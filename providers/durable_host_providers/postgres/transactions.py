@@ -7,14 +7,15 @@ another database is noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import asyncpg
 
 from durable_host.environment import Threads
 from durable_host.errors import StoreMismatchError, UnsupportedError
 
+from .connection import Connection
 from .settings import Settings
 from .statements import Statements
 
@@ -55,12 +56,11 @@ async def ask_with(
 
 
 async def _run(transaction: object, text: str, values: Sequence[object], threads: Threads) -> Sequence[Any]:
-    if isinstance(transaction, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
-        connection: Any = transaction
+    if _is_asyncpg(transaction):
+        connection = cast("Connection", transaction)
         if not connection.is_in_transaction():
             raise _no_transaction()
-        found: Sequence[Any] = await connection.fetch(text, *values)
-        return found
+        return await connection.fetch(text, *values)
     kinds = {each.__name__ for each in type(transaction).__mro__ if each.__module__.partition(".")[0] == "psycopg"}
     if not kinds & {"Connection", "AsyncConnection"}:
         raise UnsupportedError(
@@ -83,10 +83,15 @@ async def _run(transaction: object, text: str, values: Sequence[object], threads
     return await threads.run(run)
 
 
+def _is_asyncpg(transaction: Any) -> bool:
+    return isinstance(transaction, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy)
+
+
 def _values(row: Any) -> Sequence[Any]:
     # The caller's connection may have a row factory of its own.
-    if isinstance(row, dict):
-        return list(row.values())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    mapping: Mapping[str, Any] | None = row if isinstance(row, Mapping) else None
+    if mapping is not None:
+        return list(mapping.values())
     return row if isinstance(row, Sequence) else list(vars(row).values())
 
 

@@ -1,0 +1,257 @@
+"""The calls that write: checkpoints, completions, messages, starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from durable_host.model.instance import InstanceState
+from durable_host.model.messages import ActivityTask
+from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, Checkpoint, CommitOutcome
+
+from .answers import KIND, LEASE, MESSAGE, REF, Kind
+from .checkpoints import Batch, Run, message_columns, run_of_rows
+from .connection import NotAsRememberedError
+from .grants import ActivityToken, InstanceToken
+from .items import Locked
+from .steps import Steps, is_step
+from .work import Work
+
+__all__ = ["Writing"]
+
+Make = Callable[[str, InstanceToken, float], Locked]
+
+
+class Writing:
+    """Each call is one statement, and locks what it makes as far as somebody waits for it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def commit(self, checkpoints: Sequence[Checkpoint]) -> list[CommitOutcome]:
+        """Apply each checkpoint or nothing of it."""
+        outcomes = [CommitOutcome.LEASE_LOST] * len(checkpoints)
+        steps: dict[object, int] = {}
+        others: list[int] = []
+        for at, each in enumerate(checkpoints):
+            if isinstance(each.lease.token, InstanceToken):
+                if each.lease.token not in steps and is_step(each, self._work.grants):
+                    steps[each.lease.token] = at
+                else:
+                    others.append(at)
+        if steps and others:
+            await asyncio.gather(
+                self._commit_steps(checkpoints, list(steps.values()), outcomes),
+                self._commit_others(checkpoints, others, outcomes),
+            )
+        elif steps:
+            await self._commit_steps(checkpoints, list(steps.values()), outcomes)
+        elif others:
+            await self._commit_others(checkpoints, others, outcomes)
+        return outcomes
+
+    async def _commit_steps(
+        self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
+    ) -> None:
+        steps = Steps(self._work.grants, [checkpoints[at] for at in which])
+        lease = self._work.next_lease()
+        handed = self._hand_over(len(steps.tasks))
+        tasks: list[ActivityWorkItem] = []
+        try:
+            known = await self._work.call("step", lease, steps.arguments(locked=handed))
+            states = steps.applied()
+            tasks = self._handed_over(steps.tasks[:handed], lease, {row[0] for row in known})
+            self._work.watchers.tell(states)
+            self._left_over(len(steps.tasks) - handed, states)
+        except NotAsRememberedError:
+            self._work.activities.settle(handed, ())
+            handed = 0
+            await self._commit_others(checkpoints, which, outcomes)
+            return
+        except BaseException:
+            for ref in steps.refs:
+                self._work.grants.drop(ref)
+            raise
+        finally:
+            self._work.activities.settle(handed, tasks)
+            self._work.consider()
+        for at in which:
+            outcomes[at] = CommitOutcome.COMMITTED
+
+    async def _commit_others(
+        self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
+    ) -> None:
+        left = list(which)
+        bring: set[int] = set()
+        while left:
+            batch = Batch(self._work.grants, bring)
+            chosen: dict[int, int] = {}
+            later: list[int] = []
+            for at in left:
+                token = checkpoints[at].lease.token
+                assert isinstance(token, InstanceToken)
+                if token.ref in chosen:
+                    later.append(at)  # a second checkpoint from the same base finds another one
+                else:
+                    chosen[token.ref] = at
+                    batch.add(checkpoints[at], token)
+            lost, changed = await self._commit(batch)
+            if not lost and not changed:
+                for at in chosen.values():
+                    outcomes[at] = CommitOutcome.COMMITTED
+                left = later
+                continue
+            bring |= changed
+            for ref in lost:
+                self._work.grants.drop(ref)
+                chosen.pop(ref, None)
+            left = sorted([*chosen.values(), *later])
+
+    def _hand_over(self, count: int) -> int:
+        """How many activities to lock for those who wait; what waits already goes first."""
+        return self._work.activities.reserve(count) if count and not self._work.activities_expected else 0
+
+    def _handed_over(self, tasks: Sequence[ActivityTask], lease: int, known: Collection[str]) -> list[ActivityWorkItem]:
+        return [
+            ActivityWorkItem(task, self._work.lease_of(task.dispatch_id, ActivityToken(lease, task.dispatch_id)), 0)
+            for task in tasks
+            if task.dispatch_id not in known
+        ]
+
+    def _left_over(self, tasks: int, changed: Iterable[str]) -> None:
+        """Tell what was committed and not handed over."""
+        if tasks:
+            self._work.activities_expected = True
+        self._work.signals.tell(activities=tasks > 0, changed=changed)
+
+    async def _commit(self, batch: Batch) -> tuple[set[int], set[int]]:
+        """Apply a batch, or learn why not: which leases are lost, and which projections must be brought whole."""
+        if (amendments := batch.amendments()) and (lost := await self._read_runs(batch, amendments)):
+            return lost, set()
+        lease, until = self._work.next_lease(), self._work.until()
+        handed = self._hand_over(len(batch.tasks))
+        room = 0
+        if batch.messages or batch.releases:
+            room = self._work.instances.reserve(len(batch.messages) + len(batch.refs))
+        locked: list[Locked] = []
+        tasks: list[ActivityWorkItem] = []
+        try:
+            answers = await self._work.call("commit", lease, batch.arguments(locked=handed, room=room))
+            lost = {answer[REF] for answer in answers if answer[KIND] == Kind.LOST}
+            changed = {answer[REF] for answer in answers if answer[KIND] == Kind.CHANGED}
+            if lost or changed:
+                return lost, changed
+            restored = {answer[REF] for answer in answers if answer[KIND] == Kind.RESTORED}
+            known = {answer[MESSAGE] for answer in answers if answer[KIND] == Kind.KNOWN}
+            states = batch.applied(restored, lambda token: self._work.is_ours(token.lease))
+            tasks = self._handed_over(batch.tasks[:handed], lease, known)
+            self._work.watchers.tell(states)
+            locked = self._work.absorb(answers, until)
+            self._left_over(len(batch.tasks) - handed, states)
+            return set(), set()
+        except BaseException:
+            for ref in batch.refs:
+                self._work.grants.drop(ref)
+            raise
+        finally:
+            self._work.activities.settle(handed, tasks)
+            self._work.instances.settle(room, locked)
+            self._work.consider()
+
+    async def _read_runs(self, batch: Batch, wanted: Sequence[tuple[int, int]]) -> set[int]:
+        """Amend what is stored; returns whose lease is lost, where there is nothing to amend."""
+        # Nobody but the holder of the lease, which the commit will compare, writes this history.
+        found: dict[tuple[int, int], Run] = {}
+        runs: dict[tuple[int, int], Run] = {}
+        lost: set[int] = set()
+        leases = {ref: each.lease.token for ref, each in zip(batch.refs, batch.checkpoints, strict=True)}
+        for ref, index in wanted:
+            for first, events in await self._work.pool.fetch(self._work.sql["run_with_event"], ref, index):
+                run = runs.setdefault((ref, first), run_of_rows(ref, first, events))
+                if index < first + len(run.events):
+                    found[ref, index] = run
+            if (ref, index) not in found:
+                token = leases[ref]
+                assert isinstance(token, InstanceToken)
+                if not await self._work.pool.fetch(self._work.sql["is_current"], ref, token.lease):
+                    lost.add(ref)
+        if not lost:
+            batch.amend(lambda ref, index: found.get((ref, index)))
+        return lost
+
+    async def complete(self, completions: Sequence[ActivityCompletion]) -> list[CommitOutcome]:
+        """Send the reply of each activity whose lease is current, and remove the task."""
+        outcomes = [CommitOutcome.LEASE_LOST] * len(completions)
+        left: dict[str, int] = {}
+        for at, each in enumerate(completions):
+            token = each.lease.token
+            if isinstance(token, ActivityToken):
+                left.setdefault(token.dispatch_id, at)  # a second completion of the same lease finds nothing
+        while left:
+            chosen = [completions[at] for at in left.values()]
+            lost = await self._complete(chosen)
+            if not lost:
+                for at in left.values():
+                    outcomes[at] = CommitOutcome.COMMITTED
+                break
+            for dispatch_id in lost:
+                left.pop(dispatch_id, None)
+        return outcomes
+
+    async def _complete(self, completions: Sequence[ActivityCompletion]) -> set[str]:
+        lease, until = self._work.next_lease(), self._work.until()
+        room = self._work.instances.reserve(len(completions))
+        tokens = [each.lease.token for each in completions]
+        locked: list[Locked] = []
+        try:
+            arguments = [
+                [token.dispatch_id for token in tokens if isinstance(token, ActivityToken)],
+                [token.lease for token in tokens if isinstance(token, ActivityToken)],
+                *message_columns([each.reply for each in completions]),
+                room,
+            ]
+            answers = await self._work.call("complete", lease, arguments)
+            locked = self._work.absorb(answers, until)
+            return {answer[MESSAGE] for answer in answers if answer[KIND] == Kind.LOST}
+        finally:
+            self._work.instances.settle(room, locked)
+            self._work.consider()
+
+    async def send(self, columns: Sequence[object], count: int) -> None:
+        """Put messages, as columns, into inboxes."""
+        lease, until = self._work.next_lease(), self._work.until()
+        room = self._work.instances.reserve(count)
+        locked: list[Locked] = []
+        try:
+            locked = self._work.absorb(await self._work.call("send", lease, [*columns, room]), until)
+        finally:
+            self._work.instances.settle(room, locked)
+            self._work.consider()
+
+    async def start_instances(self, columns: Sequence[object], states: Sequence[InstanceState], make: Make) -> set[str]:
+        """Store starts; returns the message ids of those that were taken.
+
+        Args:
+            make: the work item of a start that is new: message id, row → `Locked`.
+        """
+        lease, until = self._work.next_lease(), self._work.until()
+        handed = 0 if self._work.instances_expected else self._work.instances.reserve(len(states))
+        locked: list[Locked] = []
+        try:
+            answers = await self._work.call("start", lease, [handed, *columns])
+            taken = {answer[MESSAGE]: answer for answer in answers if answer[KIND] == Kind.CREATED}
+            waiting = False
+            for answer in taken.values():
+                if answer[LEASE] is not None:
+                    item: Locked = make(answer[MESSAGE], InstanceToken(answer[LEASE], answer[REF]), until)
+                    locked.append(item)
+                elif answer[REF] is not None:
+                    waiting = True
+            if waiting:
+                self._work.instances_expected = True
+            self._work.signals.tell(instances=waiting)
+            locked += self._work.absorb(answers, until)
+            return set(taken)
+        finally:
+            self._work.instances.settle(handed, locked)
+            self._work.consider()
