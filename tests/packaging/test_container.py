@@ -14,11 +14,15 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import yaml
+from psycopg import sql
 
 from tests.hosting import ROOT, HostProcess
+from tests.servers.postgres import PostgresServer
 
 Instruction = tuple[str, str]
 
@@ -36,6 +40,11 @@ def _values(name: str) -> list[str]:
 def _compose() -> dict[str, Any]:
     compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     return compose
+
+
+def _text(value: str, **settings: str) -> str:
+    """What compose makes of `${NAME:-default}`."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: settings.get(match[1], match[2]), value)
 
 
 def _command() -> list[str]:
@@ -57,7 +66,9 @@ def test_image_runs_as_somebody_who_is_not_root() -> None:
     assert _values("USER")[-1] == "durable"
     names = [name for name, _ in _instructions()]
     assert names.index("USER") < len(names) - names[::-1].index("CMD")
-    assert _compose()["services"]["host"]["user"] == "10001"
+    for name in ("host", "first", "second"):
+        service = _compose()["services"][name]
+        assert (service["user"], service["read_only"], service["build"]) == ("10001", True, ".")
     assert any("--uid 10001" in value for value in _values("RUN"))
 
 
@@ -79,7 +90,36 @@ def test_ports_agree_and_compose_publishes_to_this_machine_only() -> None:
 
     assert _values("EXPOSE") == [port]
     assert f":{port}/health/ready" in _values("HEALTHCHECK")[0]
-    assert _compose()["services"]["host"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    services = _compose()["services"]
+    assert services["host"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    published = [each for service in services.values() for each in service.get("ports", ())]
+    assert len(set(published)) == 3
+    for each in published:
+        assert re.fullmatch(rf"127\.0\.0\.1:\d+:{port}", each), each
+
+
+def test_compose_starts_one_host_on_sqlite_unless_it_is_asked_for_postgres() -> None:
+    services = _compose()["services"]
+
+    assert [name for name, service in services.items() if "profiles" not in service] == ["host"]
+    assert {tuple(service["profiles"]) for service in services.values() if "profiles" in service} == {("postgres",)}
+    assert services["first"]["command"] == services["second"]["command"]
+    assert services["first"]["environment"] == services["second"]["environment"]
+    assert services["first"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
+def test_hosts_know_where_compose_keeps_the_database() -> None:
+    services = _compose()["services"]
+    database = services["postgres"]["environment"]
+    address = urlsplit(_text(services["first"]["environment"]["POSTGRES_CONNECTION_STRING"]))
+
+    assert (address.scheme, address.hostname, address.port) == ("postgresql", "postgres", 5432)
+    assert address.username == database["POSTGRES_USER"]
+    assert address.password == _text(database["POSTGRES_PASSWORD"])
+    assert address.path == f"/{database['POSTGRES_DB']}"
+    assert "ports" not in services["postgres"], "reachable by the hosts only"
+    assert services["postgres"]["volumes"] == ["database:/var/lib/postgresql/data"]
+    assert "database" in _compose()["volumes"]
 
 
 def test_base_image_has_a_supported_python_and_versions_are_locked() -> None:
@@ -91,30 +131,55 @@ def test_base_image_has_a_supported_python_and_versions_are_locked() -> None:
             assert "--require-hashes" in value or "--no-deps" in value, value
 
 
-@pytest.mark.live
-def test_commands_of_the_image_give_a_healthy_host_that_demands_keys(plain_environment: Path, tmp_path: Path) -> None:
-    app, data = tmp_path / "app", tmp_path / "data"
+def _app(folder: Path) -> Path:
+    """The image's /app."""
     (source, _) = next(shlex.split(value) for value in _values("COPY") if value.endswith(" /app"))
-    shutil.copytree(ROOT / source, app, ignore=shutil.ignore_patterns(".durable", "__pycache__"))
-    data.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment["PATH"] = f"{plain_environment}{os.pathsep}{environment['PATH']}"
+    shutil.copytree(ROOT / source, folder / "app", ignore=shutil.ignore_patterns(".durable", "__pycache__"))
+    return folder / "app"
 
-    def here(word: str) -> str:
-        return word.replace("sqlite:////data/", f"sqlite:///{data}/").replace("/app", str(app))
 
-    command = [here(word) for word in _command()]
-    command[0] = str(plain_environment / "durable-host")
+def _environment(programs: Path, **settings: str) -> dict[str, str]:
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return {**inherited, "PATH": f"{programs}{os.pathsep}{inherited['PATH']}", **settings}
+
+
+def _on_loopback(command: list[str], programs: Path) -> list[str]:
+    """The command with the environment's program, on this machine only; the port is the test's."""
+    command = [str(programs / command[0]), *command[1:]]
     at = command.index("--port")
     del command[at : at + 2]
     listen = command.index("--host") + 1
     assert command[listen] == "0.0.0.0"
     command[listen] = "127.0.0.1"
+    return command
+
+
+def _health_check(host: HostProcess, programs: Path) -> list[str]:
+    check = [str(word) for word in json.loads(_values("HEALTHCHECK")[0].split("CMD", 1)[1])]
+    check[-1] = check[-1].replace("127.0.0.1:7071", f"127.0.0.1:{host.port}")
+    return [str(programs / "python"), *check[1:]]
+
+
+def test_image_has_the_drivers_of_every_provider() -> None:
+    locked = (ROOT / "requirements" / "run.txt").read_text(encoding="utf-8")
+
+    assert any("-r /tmp/run.txt" in value for value in _values("RUN"))
+    assert re.search(r"^asyncpg==", locked, re.MULTILINE)
+
+
+@pytest.mark.live
+def test_commands_of_the_image_give_a_healthy_host_that_demands_keys(plain_environment: Path, tmp_path: Path) -> None:
+    app, data = _app(tmp_path), tmp_path / "data"
+    data.mkdir()
+    environment = _environment(plain_environment)
+
+    def here(word: str) -> str:
+        return word.replace("sqlite:////data/", f"sqlite:///{data}/").replace("/app", str(app))
+
+    command = _on_loopback([here(word) for word in _command()], plain_environment)
 
     with HostProcess(app, command=command, environment=environment) as host:
-        check = [str(word) for word in json.loads(_values("HEALTHCHECK")[0].split("CMD", 1)[1])]
-        check[-1] = check[-1].replace("127.0.0.1:7071", f"127.0.0.1:{host.port}")
-        check[0] = str(plain_environment / "python")
+        check = _health_check(host, plain_environment)
         assert subprocess.run(check, env=environment, timeout=30, check=False).returncode == 0
 
         refused = host.request("GET", "/runtime/webhooks/durabletask/instances")
@@ -136,3 +201,49 @@ def test_commands_of_the_image_give_a_healthy_host_that_demands_keys(plain_envir
     assert (data / "hub.db").exists()
     check_after = subprocess.run(check, env=environment, stderr=subprocess.DEVNULL, timeout=30, check=False)
     assert check_after.returncode != 0, "the health check must fail when nobody answers"
+
+
+@pytest.mark.live
+def test_commands_of_compose_give_two_hosts_on_one_hub(
+    postgres_environment: Path, tmp_path: Path, own_postgres_server: PostgresServer
+) -> None:
+    services = _compose()["services"]
+    server = own_postgres_server
+    database = {key: _text(value) for key, value in services["postgres"]["environment"].items()}
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        # What the image of PostgreSQL does at its first start.
+        role, name = sql.Identifier(database["POSTGRES_USER"]), sql.Identifier(database["POSTGRES_DB"])
+        password = sql.Literal(database["POSTGRES_PASSWORD"])
+        connection.execute(sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(role, password))
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, role))
+    app = _app(tmp_path)
+
+    command: list[str] = services["first"]["command"]
+    address = _text(services["first"]["environment"]["POSTGRES_CONNECTION_STRING"])
+    here = address.replace("@postgres:5432/", f"@127.0.0.1:{server.port}/")
+    environment = _environment(postgres_environment, POSTGRES_CONNECTION_STRING=here)
+
+    def host() -> HostProcess:
+        words = _on_loopback([word.replace("/app", str(app)) for word in command], postgres_environment)
+        return HostProcess(app, command=words, environment=environment)
+
+    with host() as first, host() as second:
+        for each in (first, second):
+            check = _health_check(each, postgres_environment)
+            assert subprocess.run(check, env=environment, timeout=30, check=False).returncode == 0
+            refused = each.request("GET", "/runtime/webhooks/durabletask/instances")
+            assert refused.status == 401, (refused, each.printed())
+        keys = subprocess.run(
+            [str(postgres_environment / "durable-host"), "keys", "list", str(app), "--storage", "postgres", "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        started = first.request("POST", "/api/orchestrators/hello_cities")
+        assert started.status == 202, (started, first.printed())
+        status = second.complete(started.json()["statusQueryGetUri"].replace(first.address, second.address))
+
+    assert status["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+    assert json.loads(keys.stdout)
