@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.hosting import HostProcess, source_environment
+from tests.hosting import ROOT, HostProcess, source_environment
 from tests.live.host_app import make_app, wait_until
 from tests.live.several_hosts import needs_postgres
 
@@ -75,6 +77,8 @@ async def order_in_transaction(req: df.HttpRequest, client: df.DurableOrchestrat
             await act(client, object(), req)
     return df.HttpResponse(name)
 """
+
+_PAGE = (ROOT / "docs" / "how-to" / "postgres.md").read_text(encoding="utf-8")
 
 DRIVERS = ["asyncpg", "psycopg_async", "psycopg"]
 
@@ -156,7 +160,7 @@ def test_an_instance_that_exists_already_undoes_nothing_by_itself(host: HostProc
     answer = host.request("POST", "/api/asyncpg/start/twice/commit")
 
     assert answer.status == 500
-    assert b"twice" in answer.body or "twice" in host.printed()
+    assert "already exists" in host.printed()
     assert _ordered(database, "twice") == 1, "the caller did not commit"
 
 
@@ -166,3 +170,28 @@ def test_a_connection_of_a_kind_that_is_not_known_is_refused(host: HostProcess) 
     assert answer.status == 500
     assert "asyncpg" in host.printed()
     assert _status(host, "refused") == 404
+
+
+def test_the_app_and_the_statements_of_the_how_to_work(tmp_path: Path, postgres_database: str) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", _PAGE, re.MULTILINE | re.DOTALL)
+    (statements,) = re.findall(r"^```sql title=\"callers.sql\"\n(.*?)^```$", _PAGE, re.MULTILINE | re.DOTALL)
+    app = make_app(
+        tmp_path / "app",
+        code,
+        host_json="""{"version": "2.0", "extensions": {"durableTask": {
+            "hubName": "Orders", "storageProvider": {"type": "postgres", "connectionName": "OrdersDatabase"}
+        }}}""",
+    )
+
+    with HostProcess(app, environment=source_environment(OrdersDatabase=postgres_database)) as host:
+        with psycopg.connect(postgres_database, autocommit=True) as connection:
+            connection.execute("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
+            answer = host.request("POST", "/api/orders", {"item": "coffee"})
+            assert answer.status == 202, (answer, host.printed())
+            connection.execute(statements.encode())
+            connection.execute("SELECT durable_host.raise_event('Orders', 'order-1', 'paid')")
+        first = host.complete(f"{_WEBHOOK}/instances/order-1", within=4)
+        second = host.complete(f"{_WEBHOOK}/instances/order-1007", within=4)
+
+    assert first["output"] == ["coffee", None]
+    assert second["output"] == ["tea", {"by": "card"}]

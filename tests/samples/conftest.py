@@ -18,12 +18,14 @@ RunSample = Callable[..., HostProcess]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest) -> list[str]:
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments that choose the store; none: the default."""
     if request.param == "sqlite":
         return []
     if request.param not in provider_names():
         pytest.skip("there is no provider for PostgreSQL")
+    # A killed host's leases have to end there before another one takes over.
+    monkeypatch.setenv("AzureFunctionsJobHost__extensions__durableTask__storageProvider__leaseInterval", "00:00:05")
     return ["--storage", request.getfixturevalue("postgres_database")]
 
 
