@@ -183,3 +183,15 @@ def test_tracebacks_and_secrets_in_logs_are_found(tmp_path: Path) -> None:
     assert len(found) == 2
     assert "1 tracebacks" in found[0]
     assert found[1] == "host-1.log: line 4 tells a secret"
+
+
+def test_what_activities_were_told_to_do_is_no_problem(tmp_path: Path) -> None:
+    log = tmp_path / "host-3.log"
+    stamp = "[2026-01-31T12:00:00.000Z] "
+    wanted = ["Traceback (most recent call last):", "  File …", "ValueError: failing-1/never 9 is not ready"]
+    log.write_text("\n".join(stamp + line for line in wanted), encoding="utf-8")
+    assert list(log_problems([log], [])) == []
+
+    log.write_text("\n".join(stamp + line for line in [*wanted, *wanted[:2], "KeyError: 7"]), encoding="utf-8")
+    (problem,) = log_problems([log], [])
+    assert "1 tracebacks" in problem

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ from tests.chaos.kinds import Expected
 
 __all__ = ["Evidence", "judge", "log_problems", "used_results"]
 
-_SHOWN = 20
+_SHOWN = 40
+_STAMP = re.compile(r"\[[-0-9T:.]+Z\] ")
+_TRACEBACK = "Traceback (most recent call last)"
+_WANTED = re.compile(r"ValueError: .* is not ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +126,20 @@ def _tokens(value: Any) -> Iterator[str]:
 
 
 def log_problems(logs: Iterable[Path], secrets: Iterable[str]) -> Iterator[str]:
-    """Tracebacks and secrets in what hosts have written."""
+    """Tracebacks and secrets in what hosts have written; the app's activities may fail as they were told to."""
     for log in logs:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        at = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
-        if at:
-            sample = "\n    ".join(lines[max(0, at[0] - 2) : at[0] + _SHOWN])
-            yield f"{log.name}: {len(at)} tracebacks, the first one:\n    {sample}"
+        lines = [_STAMP.sub("", line) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        found = [at for at, line in enumerate(lines) if line.startswith(_TRACEBACK) and not _is_wanted(lines, at)]
+        if found:
+            sample = "\n    ".join(lines[max(0, found[0] - 2) : found[0] + _SHOWN])
+            yield f"{log.name}: {len(found)} tracebacks, the first one:\n    {sample}"
         for secret in secrets:
             for number, line in enumerate(lines, 1):
                 if secret in line:
                     yield f"{log.name}: line {number} tells a secret"
                     break
+
+
+def _is_wanted(lines: Sequence[str], at: int) -> bool:
+    end = next((line for line in lines[at + 1 :] if not line.startswith(" ")), "")
+    return _WANTED.fullmatch(end) is not None
