@@ -62,9 +62,9 @@ def _spoilt_texts(draw: st.DrawFn) -> str:
     found: dict[str, Any] = json.loads(draw(_TEXTS))
     place = found
     for _ in range(draw(st.integers(0, 3))):
-        inner = [member for member in place.values() if isinstance(member, dict)]
+        inner = [name for name, member in place.items() if isinstance(member, dict)]
         if inner:
-            place = cast("dict[str, Any]", draw(st.sampled_from(inner)))
+            place = cast("dict[str, Any]", place[draw(st.sampled_from(inner))])
     name = draw(st.sampled_from([*place, "MessageId", "VisibleAt", "DispatchId", "DurableHost", "$type", "__type"]))
     if draw(st.booleans()):
         place[name] = draw(_JSON)
