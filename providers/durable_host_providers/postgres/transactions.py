@@ -7,7 +7,7 @@ another database is noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import asyncpg
@@ -89,10 +89,12 @@ def _is_asyncpg(transaction: Any) -> bool:
 
 def _values(row: Any) -> Sequence[Any]:
     # The caller's connection may have a row factory of its own.
-    mapping: Mapping[str, Any] | None = row if isinstance(row, Mapping) else None
-    if mapping is not None:
-        return list(mapping.values())
-    return row if isinstance(row, Sequence) else list(vars(row).values())
+    values: Any = getattr(row, "values", None)
+    columns: Any = row if values is None else values()
+    try:
+        return list(columns)
+    except TypeError:
+        return list(vars(row).values())
 
 
 def _no_transaction() -> UnsupportedError:
