@@ -7,7 +7,7 @@ another database is noticed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import asyncpg
@@ -87,12 +87,11 @@ def _is_asyncpg(transaction: Any) -> bool:
     return isinstance(transaction, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy)
 
 
-def _values(row: Any) -> Sequence[Any]:
+def _values(row: Any) -> Sequence[object]:
     # The caller's connection may have a row factory of its own.
-    values: Any = getattr(row, "values", None)
-    columns: Any = row if values is None else values()
+    values = cast("Callable[[], Iterable[object]] | None", getattr(row, "values", None))
     try:
-        return list(columns)
+        return list(cast("Iterable[object]", row) if values is None else values())
     except TypeError:
         return list(vars(row).values())
 
