@@ -12,7 +12,7 @@ from durable_host_providers.azure_storage.partition_plan import LeaseRow
 from durable_host_providers.azure_storage.ports import Row, Value
 from durable_host_providers.azure_storage.wire.times import edm_time, instant_of
 
-__all__ = ["PARTITION_KEY", "from_row", "new_row", "to_values"]
+__all__ = ["PARTITION_KEY", "from_row", "new_row", "time_of", "to_values"]
 
 PARTITION_KEY = ""
 
@@ -57,6 +57,11 @@ def to_values(row: LeaseRow, stored: Row | None = None) -> dict[str, Value]:
             values[column] = before[column] if time == _time(before, column) else edm_time(time)
     values["IsDraining"] = row.draining
     return values
+
+
+def time_of(row: Row, column: str) -> datetime | None:
+    """A column that is a time; None: it is not there, or is none."""
+    return _time(row.values, column)
 
 
 def _text(values: dict[str, Value], column: str) -> str | None:

@@ -24,7 +24,7 @@ from datetime import timedelta
 
 from durable_host.errors import StoreError
 from durable_host_providers.azure_storage.partition_plan import LeaseRow, Plan, View, Write, plan_pass, renewals
-from durable_host_providers.azure_storage.partition_rows import from_row, to_values
+from durable_host_providers.azure_storage.partition_rows import from_row, time_of, to_values
 from durable_host_providers.azure_storage.partitions import (
     Holdings,
     OwnedPartition,
@@ -70,6 +70,7 @@ class TablePartitionManager:
         self._wake = asyncio.Event()
         self._next_pass = 0.0
         self._failures = 0
+        self._is_off = False
         self.others = False
 
     @property
@@ -230,8 +231,30 @@ class TablePartitionManager:
             continuation = page.continuation
             if continuation is None:
                 break
+        self._compare_clocks(stored)
         self._stored = stored
         return [from_row(row) for row in stored.values()]
+
+    def _compare_clocks(self, read: dict[str, Row]) -> None:
+        """What we wrote last has our time in it, and the service's."""
+        for queue, row in read.items():
+            written = self._stored.get(queue)
+            if written is None or written.etag != row.etag or "Timestamp" in written.values:
+                continue
+            ours, theirs = from_row(row).last_renewal, time_of(row, "Timestamp")
+            if from_row(row).owner != self._context.me or ours is None or theirs is None:
+                continue
+            is_off = abs(ours - theirs) > self._settings.skew
+            if is_off and not self._is_off:
+                logger.warning(
+                    "this machine's clock is off by %.0f s from that of the storage service; hosts whose clocks differ "
+                    "by more than %.0f s take partitions from each other. Synchronise the clock",
+                    (ours - theirs).total_seconds(),
+                    self._settings.skew.total_seconds(),
+                    extra={"event": "clock_off", "seconds": (ours - theirs).total_seconds()},
+                )
+            self._is_off = is_off
+            return
 
     async def _write(self, holdings: Holdings, writes: Sequence[Write], asked_at: float) -> None:
         """Replace rows, all or none, and own what is owned from here on."""

@@ -157,14 +157,16 @@ class Cluster:
         error: float = 0.0,
         latency: float = 0.01,
         drain_s: Callable[[], float] = lambda: 0.0,
+        make: MakeManager | None = None,
     ) -> Host:
-        """Another process."""
+        """Another process; `make`: with a manager of its own."""
         assert self._tasks is not None
         number = self.random.randrange(1 << 30)
         faults = Faults(Random(number), error, latency)
         environment = simulated_environment(number, skew=timedelta(seconds=skew))
         host = Host(name, SimulatedAccount(self.service, faults), faults, environment, drain_s)
-        host.manager = self._make(PartitionContext(host.account, self.queues, name, host, environment, self._settings))
+        context = PartitionContext(host.account, self.queues, name, host, environment, self._settings)
+        host.manager = (make or self._make)(context)
         host.task = self._tasks.create_task(self._run(host), name=name)
         self.hosts.append(host)
         return host

@@ -11,6 +11,7 @@ from durable_host.testing.loop import run_simulated
 from durable_host_providers.azure_storage import table_partitions
 from durable_host_providers.azure_storage.partition_rows import new_row
 from durable_host_providers.azure_storage.partitions import (
+    Holdings,
     OwnedPartition,
     PartitionContext,
     PartitionManager,
@@ -18,7 +19,9 @@ from durable_host_providers.azure_storage.partitions import (
 )
 from durable_host_providers.azure_storage.ports import ANY, Row, TableAction, TableOperation, Values
 from durable_host_providers.azure_storage.table_partitions import TablePartitionManager
+from tests.azure_recordings import recorded_hub
 from tests.unit.azure.partition_hosts import Cluster
+from tests.unit.azure.reference_manager import ReferenceManager
 
 TABLE = "hubPartitions"
 
@@ -276,6 +279,101 @@ async def test_without_the_margin_a_clock_that_is_ahead_makes_two_readers() -> N
         assert cluster.overlaps
 
 
+@pytest.mark.parametrize(("skew", "told"), [(-60.0, 1), (-8.0, 0), (0.0, 0), (8.0, 0), (60.0, 1)])
+@pytest.mark.simulated
+async def test_a_clock_that_is_off_is_pointed_out_once(
+    skew: float, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = await new_cluster()
+    async with cluster.running():
+        cluster.start("a", skew=skew)
+        await asyncio.sleep(300)
+
+    assert sum("clock is off by" in record.getMessage() for record in caplog.records) == told
+
+
+@pytest.mark.simulated
+async def test_two_processes_under_one_name_read_the_same_queues() -> None:
+    """The negative control of worker ids: the reference's, the machine's name, is that of every process on it."""
+    cluster = await new_cluster()
+    async with cluster.running():
+        cluster.start("machine")
+        cluster.start("machine")
+
+        await asyncio.sleep(30)
+
+        assert cluster.overlaps
+
+
+@pytest.mark.simulated
+async def test_without_the_end_of_fetching_a_drained_partition_has_two_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control of draining: a host that goes on to fetch from what it has released."""
+    for name in ("drain", "end", "resume"):
+        monkeypatch.setattr(Holdings, name, _do_nothing)
+    monkeypatch.setattr(Holdings, "drained", property(lambda holdings: holdings.queues))
+    cluster = await new_cluster()
+    async with cluster.running():
+        cluster.start("a")
+        await cluster.until(cluster.settled, 5)
+        cluster.start("b")
+
+        await asyncio.sleep(15)
+
+        assert cluster.overlaps
+
+
+@pytest.mark.simulated
+async def test_a_stopped_run_leaves_nothing_to_the_next_one() -> None:
+    """The reference's manager stays in shutdown once it was stopped; here each run begins anew, under the same name."""
+    cluster = await new_cluster()
+    async with cluster.running():
+        for _ in range(3):
+            host = cluster.start("a")
+            await cluster.until(cluster.settled, 5)
+            await cluster.stop(host)
+
+
+@pytest.mark.parametrize("first", ["ours", "the reference's"])
+@pytest.mark.parametrize("partitions", [1, 4, 7, 16])
+@pytest.mark.simulated
+async def test_hosts_share_with_workers_of_the_reference(first: str, partitions: int) -> None:
+    """The reference's rules, as its sources tell them, beside ours: both directions of every hand-over."""
+    cluster = await new_cluster(partitions=partitions)
+    kinds = (manager, ReferenceManager)
+    async with cluster.running():
+        hosts = [
+            cluster.start(f"w{number}", make=kinds[(number + (first != "ours")) % 2], drain_s=lambda: 1.0)
+            for number in range(4)
+            if not await asyncio.sleep(number * 7)
+        ]
+        await cluster.until(cluster.settled, 200)
+        await cluster.stop(hosts.pop(1))
+        await cluster.until(cluster.settled, 200)
+        await cluster.stop(hosts.pop(0))
+        await cluster.until(cluster.settled, 200)
+        cluster.kill(hosts.pop(0))
+        await cluster.until(cluster.settled, 60)
+
+        assert cluster.overlaps == []
+
+
+@pytest.mark.simulated
+async def test_partitions_of_a_recorded_worker_are_taken_over() -> None:
+    """The rows of a hub that the reference's worker left behind, killed; its leases ended long ago."""
+    rows = recorded_hub("table").tables["recordedPartitions"]
+    cluster = await new_cluster()
+    cluster.queues = [str(row["RowKey"]) for row in rows]
+    table = cluster.account().table(TABLE)
+    await table.delete()
+    await table.create()
+    stripped = [{name: value for name, value in row.items() if name != "Timestamp"} for row in rows]
+    await table.transact([TableOperation(TableAction.INSERT, row) for row in stripped])
+    async with cluster.running():
+        cluster.start("a")
+
+        assert await cluster.until(cluster.settled, 5) < 1
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_hosts_that_come_and_go_under_faults(seed: int) -> None:
     """Three hosts and their successors, wrong clocks, errors before and after every request, kills and cut lines."""
@@ -293,6 +391,10 @@ def test_without_a_guard_two_hosts_fetch_from_one_partition(guard: str, monkeypa
         )
 
     assert any(run_simulated(_storm(seed), seed=seed) for seed in range(20))
+
+
+def _do_nothing(holdings: Holdings, *arguments: object) -> None:
+    return None
 
 
 def _careless(action: TableAction, values: Values, etag: str) -> TableOperation:
