@@ -4,9 +4,10 @@ A call that fails because of the connection or the server raises StoreUnavailabl
 unknown then. A call that the server refused because another one was in its way (a deadlock, a row made at the same
 time) has had no effect and is made again here.
 
-Two kinds of connections: those for work plan every statement once and for indexes, whatever size the tables had at
-that moment, since a queue that was empty when it was looked at is long an hour later; those for questions plan for the
-values that are asked for.
+Two kinds of connections in pools: those for work plan every statement once and for indexes, whatever size the tables
+had at that moment, since a queue that was empty when it was looked at is long an hour later; those for questions plan
+for the values that are asked for. They are set up after the connection is there: a pooler of connections between us
+and the server would refuse settings that come with it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import asyncpg
@@ -23,7 +24,7 @@ from durable_host.errors import StoreError, StoreMismatchError, StoreUnavailable
 
 from .settings import Settings
 
-__all__ = ["Connection", "NotAsRememberedError", "Pool", "connect", "is_transient", "translate"]
+__all__ = ["Connection", "NotAsRememberedError", "Pool", "connect", "is_transient", "no_session", "translate"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +35,20 @@ _CALL_SECONDS = 30.0
 _ATTEMPTS = 8
 _NOT_AS_REMEMBERED = "DH001"
 
-_WORK: Mapping[str, str] = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
-_QUESTIONS: Mapping[str, str] = {"plan_cache_mode": "force_custom_plan", "jit": "off"}
+_WORK = """
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET jit = off
+"""
+_QUESTIONS = "SET plan_cache_mode = force_custom_plan; SET jit = off"
+
+_NO_SESSION = (
+    "something on the way to the server, such as PgBouncer, gives the connection to others between two transactions; "
+    "set its pool_mode to session, or connect to the server itself"
+)
 
 
 class NotAsRememberedError(Exception):
@@ -73,8 +79,11 @@ class Connection(Protocol):
     def transaction(self) -> Any: ...
 
 
-async def connect(settings: Settings, *, questions: bool = False) -> Connection:
+async def connect(settings: Settings, *, setup: str | None = None) -> Connection:
     """Open a connection.
+
+    Args:
+        setup: statements to begin with.
 
     Raises:
         StoreUnavailableError: the server cannot be reached, or does not let us in now.
@@ -85,14 +94,21 @@ async def connect(settings: Settings, *, questions: bool = False) -> Connection:
             settings.dsn,
             timeout=_CONNECT_SECONDS,
             command_timeout=_CALL_SECONDS,
-            server_settings={
-                "application_name": f"durable-host {settings.hub}"[:63],
-                **(_QUESTIONS if questions else _WORK),
-            },
+            server_settings={"application_name": f"durable-host {settings.hub}"[:63]},
         )
+        if setup is not None:
+            await _set_up(found, setup)
     except Exception as error:
         raise translate(error, settings) from error
     return cast("Connection", found)
+
+
+async def _set_up(connection: Any, setup: str) -> None:
+    try:
+        await connection.execute(setup)
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def is_transient(error: BaseException) -> bool:
@@ -111,6 +127,8 @@ def translate(error: BaseException, settings: Settings) -> BaseException:
         return StoreMismatchError(
             f"{where}: the server refuses the user or the password; correct the connection string ({_brief(error)})."
         )
+    if isinstance(error, asyncpg.DuplicatePreparedStatementError | asyncpg.InvalidSQLStatementNameError):
+        return no_session(settings)
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return StoreMismatchError(f"{where}: there is no such database; create it, or name another one.")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
@@ -136,6 +154,11 @@ def translate(error: BaseException, settings: Settings) -> BaseException:
     ) and not _is_about_values(error):
         return StoreUnavailableError(f"{where} cannot be used now: {_brief(error)}.")
     return error
+
+
+def no_session(settings: Settings) -> StoreMismatchError:
+    """The error where a connection is no session of ours."""
+    return StoreMismatchError(f"{settings.location}: {_NO_SESSION}.")
 
 
 def _is_about_values(error: BaseException) -> bool:
@@ -213,7 +236,7 @@ class Pool:
             if len(self._all) + self._opening < self._size:
                 self._opening += 1
                 try:
-                    connection = await connect(self._settings, questions=self._questions)
+                    connection = await connect(self._settings, setup=_QUESTIONS if self._questions else _WORK)
                 finally:
                     self._opening -= 1
                     self._next()

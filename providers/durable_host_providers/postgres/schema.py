@@ -20,6 +20,7 @@ from durable_host_providers._sql.migrate import Migration, load_migrations, pend
 from durable_host_providers._sql.rows import to_micros
 
 from .connection import Connection, connect, translate
+from .pooler import check_session
 from .settings import Settings
 from .statements import quoted
 from .templates import templates
@@ -51,7 +52,7 @@ async def create_hub(settings: Settings, environment: Environment) -> None:
     Raises:
         StoreMismatchError: what is there is something else, newer than this code, or not ours to change.
     """
-    connection = await connect(settings, questions=True)
+    connection = await connect(settings)
     try:
         await _check_server(connection, settings)
         version = await _version(connection, settings)
@@ -93,6 +94,7 @@ async def find_hub(connection: Connection, settings: Settings) -> Hub:
     Raises:
         StoreMismatchError: there is none, or its tables are of another version than this code.
     """
+    await check_session(connection, settings)
     version = await _version(connection, settings)
     if version == 0:
         raise StoreMismatchError(f"{settings.location}: there is no task hub yet; run `durable-host hub create`.")
@@ -113,7 +115,7 @@ async def delete_hub(settings: Settings) -> None:
     Raises:
         StoreUnavailableError: a host is working on it.
     """
-    connection = await connect(settings, questions=True)
+    connection = await connect(settings)
     try:
         if await _version(connection, settings) == 0:
             return
@@ -140,6 +142,7 @@ async def delete_hub(settings: Settings) -> None:
 
 
 async def _check_server(connection: Connection, settings: Settings) -> None:
+    await check_session(connection, settings)
     ((number, encoding),) = await connection.fetch(
         "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')"
     )

@@ -158,7 +158,7 @@ class Signals:
         pause = _RECONNECT[0]
         while True:
             try:
-                connection = await connect(self._settings, questions=True)
+                connection = await connect(self._settings)
             except StoreError as error:
                 logger.debug("listening is not possible now: %s", error)
                 await asyncio.sleep(pause)

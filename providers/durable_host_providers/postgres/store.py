@@ -30,7 +30,7 @@ from durable_host.storage.contract import (
 )
 
 from .checkpoints import check, message_columns
-from .connection import Pool, connect
+from .connection import Pool, connect, translate
 from .gathering import Gathering
 from .grants import InstanceToken
 from .items import Locked
@@ -85,10 +85,12 @@ class PostgresTaskHubStore(TaskHubStore):
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        connection = await connect(settings, questions=True)
+        connection = await connect(settings)
         try:
             hub: Hub = await find_hub(connection, settings)
             owner: int = (await connection.fetch(self._sql["next_owner"]))[0][0]
+        except Exception as error:
+            raise translate(error, settings) from error
         finally:
             await connection.close(timeout=2)
         self._identity = hub.identity
