@@ -12,21 +12,11 @@ from durable_host.testing.store_contract import ContractHub, StoreContract, cont
 from durable_host_providers.azure_storage.layout import Layout
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
-from tests.contract.azure_shared import SharedPartitions, SharedStore
+from tests.contract.azure_shared import LEFT_OUT, SharedPartitions, SharedStore
 
 SETTINGS = AzureSettings(
     Layout("ContractHub", 16), control_visibility_s=30, work_item_visibility_s=30, max_polling=timedelta(seconds=1)
 )
-
-
-LEFT_OUT = {
-    "test_order_is_by_code_points": "the table orders by UTF-16 code units",
-    "test_messages_go_with_their_instance": "a queue cannot be searched: what is left is dropped when admitted",
-    "test_tasks_come_oldest_first_and_keep_the_limit": "the requests of one checkpoint are put at once, in no order",
-    "test_a_message_arrives_as_it_was_sent": "a client's start without a row is another's, or its row is to come",
-    "test_what_comes_back_again_and_again_is_named": "what is hidden in a queue cannot be peeked at",
-}
-"""What queues and tables cannot do, or do otherwise."""
 
 
 class TestAzureSimulated(StoreContract):

@@ -30,7 +30,7 @@ class Running:
 
     __slots__ = ("fetched", "token")
 
-    def __init__(self, token: int, fetched: Fetched[ActivityTask]) -> None:
+    def __init__(self, token: str, fetched: Fetched[ActivityTask]) -> None:
         self.token = token
         self.fetched = fetched
 
@@ -45,7 +45,7 @@ class Activities:
         mail: Mail,
         environment: Environment,
         tasks: TaskOwner,
-        tokens: Iterator[int],
+        tokens: Iterator[str],
     ) -> None:
         self._settings = settings
         self._mail = mail
@@ -56,8 +56,9 @@ class Activities:
         self._tokens = tokens
         self._tasks = tasks
         self._ready: list[Fetched[ActivityTask]] = []
-        self._running: dict[int, Running] = {}
+        self._running: dict[str, Running] = {}
         self._wanted = 0
+        self._closed = False
         self._poller = Poller(
             self._queue.name,
             self._fetch,
@@ -99,7 +100,7 @@ class Activities:
                 waiter.clear()
                 items = self._take(limit)
                 left = end - loop.time()
-                if items or left <= 0:
+                if items or left <= 0 or self._closed:
                     return items
                 waiter.free = limit
                 try:
@@ -130,6 +131,11 @@ class Activities:
         """Let a lock call of this process have it."""
         self._ready.append(fetched)
         self.waiters.wake()
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether something waits here that was never fetched."""
+        return any(not fetched.deliveries for fetched in self._ready)
 
     def _take(self, limit: int) -> list[ActivityWorkItem]:
         now = self._clock.monotonic()
@@ -164,7 +170,7 @@ class Activities:
 
     def find(self, lease: Lease) -> Running | None:
         """The request of a lease, if it is still ours."""
-        if not isinstance(lease.token, int):
+        if not isinstance(lease.token, str):
             return None
         running = self._running.get(lease.token)
         if running is None or running.fetched.body.dispatch_id != DispatchId(lease.key):
@@ -201,7 +207,9 @@ class Activities:
         return running
 
     async def close(self) -> None:
-        """Show to others what is held."""
+        """Show to others what is held; lock calls that wait return."""
+        self._closed = True
+        self.waiters.wake()
         self.stop()
         ready, self._ready = self._ready, []
         running, self._running = self._running, {}

@@ -60,7 +60,8 @@ class Client:
     async def create(self, start: Message, replaceable: Collection[RuntimeStatus]) -> bool:
         """See `TaskHubStore.create_instance`. The message first: a row without one would be Pending for ever."""
         await self._locks.settle_one(start.target)
-        row = await self._instances.read(start.target)
+        # Nothing gives way to a generated id; whether it is new after all, the insert tells.
+        row = await self._instances.read(start.target) if replaceable else None
         if _is_this(row, start):
             return True
         if row is not None and not _gives_way(row.state, replaceable):

@@ -131,7 +131,7 @@ class Held:
     """
 
     instance_id: InstanceId
-    token: int
+    token: str
     until: float
     queue: str
     messages: Copies = field(default_factory=Copies)

@@ -202,6 +202,11 @@ class Inbox:
         copies[:] = [other for other in copies if other.stored.id != fetched.stored.id]
         copies.append(fetched)
 
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether something waits here that was never fetched."""
+        return any(not each.deliveries for messages in self.pending.values() for each in copies_of(messages))
+
     def took(self, message: Message) -> None:
         """A committed checkpoint consumed it; what comes again under its id is a second copy.
 

@@ -52,7 +52,7 @@ class InstanceLocks:
         history: HistoryTable,
         instances: InstancesTable,
         waiters: Waiters,
-        tokens: Iterator[int],
+        tokens: Iterator[str],
     ) -> None:
         self._settings = settings
         self._clock = environment.clock
@@ -61,6 +61,7 @@ class InstanceLocks:
         self._tokens = tokens
         self.inbox: Inbox
         self.waiters = waiters
+        self.closed = False
         self.held: dict[InstanceId, Held] = {}
         self.known: dict[InstanceId, Known] = {}
         self.resting: dict[InstanceId, float] = {}
@@ -99,7 +100,7 @@ class InstanceLocks:
                 waiter.clear()
                 items = await self._open_ready(limit, cache)
                 left = end - loop.time()
-                if items or left <= 0:
+                if items or left <= 0 or self.closed:
                     return items
                 await self._wait(waiter, limit, left)
         finally:
@@ -129,6 +130,8 @@ class InstanceLocks:
             await asyncio.wait([held.tail])
 
     async def _open_ready(self, limit: int, cache: HistoryCache) -> Sequence[OrchestrationWorkItem]:
+        if self.closed:
+            return ()
         self.reap()
         items: list[OrchestrationWorkItem] = []
         opened: list[Held] = []
@@ -393,7 +396,9 @@ class InstanceLocks:
         await asyncio.gather(*(self.hide(fetched, 0) for fetched in aside.values()))
 
     async def close(self) -> None:
-        """Show to others what is held."""
+        """Show to others what is held; lock calls that wait return."""
+        self.closed = True
+        self.waiters.wake()
         held, self.held = dict(self.held), {}
         now = self._clock.monotonic()
         shown = [fetched.hide(0, now) for each in held.values() for fetched in copies_of(each.messages)]

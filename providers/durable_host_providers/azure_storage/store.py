@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -100,7 +100,8 @@ class AzureTaskHubStore(TaskHubStore):
         self._make_manager = manager
         self._stop = asyncio.Event()
         self._managing: asyncio.Task[None] | None = None
-        tokens: Iterator[int] = itertools.count(1)
+        mine = environment.ids.new_id()[:12]
+        tokens = (f"{mine}-{number}" for number in itertools.count(1))  # no two locks of any process have the same
         demand = asyncio.Event()
         waiters = Waiters(demand)
         self.tasks = TaskOwner()

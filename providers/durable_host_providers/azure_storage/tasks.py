@@ -43,6 +43,11 @@ class TaskOwner:
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
+    def abort(self) -> None:
+        """End them all, soon, and wait for none."""
+        for task in list(self._tasks):
+            task.cancel()
+
     async def cancel(self) -> None:
         """End them all, now."""
         while self._tasks:

@@ -1,0 +1,166 @@
+"""The Azure Storage provider itself under simulation: its wire formats, partition manager and order of effects.
+
+Only the account is made up. Faults strike before and after each request, queues are shuffled and deliver twice now and
+then, batches of history are tiny, and partitions move while workers die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from random import Random
+
+from durable_host.environment import Environment
+from durable_host.errors import StoreUnavailableError
+from durable_host.storage.contract import TaskHubStore
+from durable_host.testing.environment import simulated_environment
+from durable_host.testing.faults import FaultKind, FaultPlan, WorkerCrashedError
+from durable_host.testing.simulation import CRASH_TABLE, SimulatedHub
+from durable_host_providers.azure_storage.app_lease import AppLeaseOptions
+from durable_host_providers.azure_storage.hub import TaskHub
+from durable_host_providers.azure_storage.layout import Layout
+from durable_host_providers.azure_storage.ownership import partition_runs
+from durable_host_providers.azure_storage.partitions import ManagerKind
+from durable_host_providers.azure_storage.settings import AzureSettings
+from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
+from durable_host_providers.azure_storage.store import AzureTaskHubStore
+
+__all__ = ["PORT_POINTS", "AzureStorageHub"]
+
+_KINDS = (
+    "queue.get",
+    "queue.put",
+    "queue.update",
+    "queue.remove",
+    "table.get",
+    "table.query",
+    "table.write",
+    "table.transact",
+)
+PORT_POINTS: tuple[str, ...] = tuple(f"{kind}:{side}" for kind in _KINDS for side in ("before", "after"))
+"""Every fault point of the account."""
+
+_TROUBLE = 400.0
+"""Seconds for which idle hosts are struck, too: without an end every poll of an idle week would be."""
+
+_BATCH = 5
+"""Events of one transaction; 99 in the original."""
+
+
+class _Trouble:
+    """What stands between one process and the service; see `Interference`."""
+
+    def __init__(self, plan: FaultPlan, crash: Callable[[], None] | None, random: Random) -> None:
+        self.crashed = False
+        self._plan = plan
+        self._crash = crash
+        self._random = random
+
+    async def before(self, kind: str) -> None:
+        if self.crashed:
+            raise WorkerCrashedError
+        await self._latency()
+        await self._strike(f"{kind}:before")
+
+    async def after(self, kind: str, effect: bool) -> None:
+        if effect:
+            await self._strike(f"{kind}:after")
+        await self._latency()
+
+    async def _latency(self) -> None:
+        await asyncio.sleep(self._random.random() * 0.2 if self._random.random() < 0.1 else 0)
+
+    async def _strike(self, point: str) -> None:
+        if point not in PORT_POINTS or asyncio.get_running_loop().time() > _TROUBLE:
+            return
+        kind = self._plan.strike(point, crashes=self._crash is not None)
+        if kind is FaultKind.ERROR:
+            raise StoreUnavailableError(f"injected at {point}")
+        if kind is FaultKind.CRASH:
+            assert self._crash is not None
+            self.crashed = True
+            self._crash()
+            await asyncio.get_running_loop().create_future()
+
+
+class _Process(AzureTaskHubStore):
+    """One process's store object, with what can be done to it."""
+
+    def __init__(
+        self,
+        service: SimulatedService,
+        settings: AzureSettings,
+        environment: Environment,
+        trouble: _Trouble,
+        *,
+        worker: bool,
+    ) -> None:
+        account = SimulatedAccount(service, trouble)
+        self.trouble = trouble
+        hub = TaskHub(account, settings.layout, ManagerKind.TABLE, environment, worker=False)
+        runs = partition_runs(
+            hub,
+            account,
+            settings.layout,
+            ManagerKind.TABLE,
+            environment.ids.new_id(),
+            environment,
+            app_lease=AppLeaseOptions(use=False),
+        )
+        # Opening is calm: what a host does that cannot open its hub is no matter of the store.
+        calm = TaskHub(SimulatedAccount(service), settings.layout, ManagerKind.TABLE, environment, worker=False)
+        super().__init__(account, settings, environment, calm, runs if worker else None, history_batch=_BATCH)
+
+    def vanish(self) -> None:
+        """The process is gone."""
+        self.trouble.crashed = True
+        self.tasks.abort()
+
+    def stages(self) -> Iterable[str]:
+        """The rows of the crash table that the death of this process would show now."""
+        for held in self.locks.held.values():
+            yield held.stage or "before anything"
+            if held.late is not None:
+                yield "before a late row write"
+        if self.inbox.has_handed_over or self.activities.has_handed_over:
+            yield "with work handed over, not fetched"
+
+
+class AzureStorageHub(SimulatedHub):
+    """A hub on a made-up account."""
+
+    name = "azureStorage"
+    points = PORT_POINTS
+    rows = CRASH_TABLE
+    call_rates = False
+    store: type[_Process] = _Process
+
+    def __init__(self, random: Random) -> None:
+        self.service = SimulatedService(simulated_environment().clock.now, random=random, twice=0.01, page_size=7)
+        self.settings = AzureSettings(
+            Layout("Simulated", 3),
+            batch_size=random.choice((2, 8, 32)),
+            control_visibility_s=30,
+            work_item_visibility_s=30,
+            max_polling=timedelta(seconds=random.choice((1, 10, 30))),
+        )
+        self._made = False
+
+    async def open(
+        self, environment: Environment, plan: FaultPlan, random: Random, crash: Callable[[], None] | None
+    ) -> TaskHubStore:
+        if not self._made:
+            self._made = True
+            calm = simulated_environment("hub")
+            await TaskHub(SimulatedAccount(self.service), self.settings.layout, ManagerKind.TABLE, calm).create()
+        trouble = _Trouble(plan, crash, random)
+        return self.store(self.service, self.settings, environment, trouble, worker=crash is not None)
+
+    def vanish(self, store: TaskHubStore) -> None:
+        assert isinstance(store, _Process)
+        store.vanish()
+
+    def stages(self, store: TaskHubStore) -> Iterable[str]:
+        assert isinstance(store, _Process)
+        return store.stages()
