@@ -10,18 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from durable_host.storage.registry import provider_names
 from tests.hosting import HostProcess, source_environment
 from tests.live.host_app import make_app, wait_until
 
-__all__ = ["LEASE_SECONDS", "SeveralHosts", "begun", "is_ready", "needs_postgres", "paused", "processes"]
+__all__ = ["LEASE_SECONDS", "SeveralHosts", "begun", "is_ready", "paused", "processes"]
 
 LEASE_SECONDS = 5
 """The shortest that host.json takes."""
-
-needs_postgres = pytest.mark.skipif("postgres" not in provider_names(), reason="there is no provider for PostgreSQL")
 
 _WEBHOOK = "/runtime/webhooks/durabletask"
 

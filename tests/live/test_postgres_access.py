@@ -14,10 +14,10 @@ from psycopg import errors
 
 from tests.hosting import ROOT, HostProcess, source_environment
 from tests.live.host_app import command_line, make_app
-from tests.live.several_hosts import SeveralHosts, needs_postgres
+from tests.live.several_hosts import SeveralHosts
 from tests.servers.postgres import PASSWORD, PostgresServer
 
-pytestmark = [pytest.mark.live, needs_postgres]
+pytestmark = pytest.mark.live
 
 OWNER, APP = "hub_owner", "hub_app"
 _SQL = re.compile(r"^```sql(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -12,10 +12,10 @@ import pytest
 
 from tests.hosting import HostProcess
 from tests.live.host_app import command_line, wait_until
-from tests.live.several_hosts import SeveralHosts, begun, is_ready, needs_postgres
+from tests.live.several_hosts import SeveralHosts, begun, is_ready
 from tests.servers.postgres import PASSWORD, PostgresServer
 
-pytestmark = [pytest.mark.live, needs_postgres]
+pytestmark = pytest.mark.live
 
 _RESUMES = 5.0
 """Seconds within which work goes on once the server is back."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.live.host_app import wait_until
-from tests.live.several_hosts import LEASE_SECONDS, SeveralHosts, begun, is_ready, needs_postgres, paused, processes
+from tests.live.several_hosts import LEASE_SECONDS, SeveralHosts, begun, is_ready, paused, processes
+from tests.servers.postgres import PostgresServer
 
-pytestmark = [pytest.mark.live, needs_postgres]
+pytestmark = pytest.mark.live
 
 _MOMENTS = 10.0
 """What a busy machine may take beside the lease."""
@@ -104,6 +105,23 @@ def test_a_host_that_stood_still_for_longer_than_its_leases_harms_nothing(hosts:
     second.kill()
     hosts.instances(first, "chain", 4, steps=2, prefix="after")
     hosts.check(first, within=LEASE_SECONDS + _MOMENTS)
+
+
+def test_a_host_costs_eight_connections_as_the_how_to_says(
+    hosts: SeveralHosts, postgres_server: PostgresServer
+) -> None:
+    (host,) = hosts.start()
+    hosts.instances(host, "fan", 10, steps=10, seconds=0.1)
+    most = 0
+    while hosts.status(host, "fan-9")["runtimeStatus"] != "Completed":
+        ((count,),) = postgres_server.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'durable-host%%' AND datname = %s",
+            hosts.storage.rpartition("/")[2],
+        )
+        most = max(most, count)
+    hosts.check(host)
+
+    assert 2 <= most <= 8
 
 
 def test_all_hosts_die_and_one_goes_on(hosts: SeveralHosts) -> None:

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from tests.live.host_app import command_line, make_app
-from tests.live.several_hosts import SeveralHosts, needs_postgres
+from tests.live.several_hosts import SeveralHosts
 from tests.servers.pgbouncer import NoPgBouncerError, PgBouncer
 from tests.servers.postgres import PostgresServer
 
-pytestmark = [pytest.mark.live, needs_postgres]
+pytestmark = pytest.mark.live
 
 
 @contextmanager

@@ -11,9 +11,8 @@ import pytest
 
 from tests.hosting import ROOT, HostProcess, source_environment
 from tests.live.host_app import make_app, wait_until
-from tests.live.several_hosts import needs_postgres
 
-pytestmark = [pytest.mark.live, needs_postgres]
+pytestmark = pytest.mark.live
 
 _WEBHOOK = "/runtime/webhooks/durabletask"
 
