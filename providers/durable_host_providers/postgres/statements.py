@@ -30,7 +30,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "step": (
         *("integer", "bigint", "bigint"),
         *("bigint[]", "bigint[]", "integer[]", "integer[]", "text[]", "text[]"),
-        *("integer[]", "bigint[]", "bytea[]", "bytea[]", "bytea[]"),
+        *("integer[]", "integer[]", "bigint[]", "bytea[]", "bytea[]", "text[]", "bytea[]", "bigint[]", "text[]"),
         *("text[]", "bigint[]", "text[]", "bytea[]", "integer"),
     ),
     "complete": (

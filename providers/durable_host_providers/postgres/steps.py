@@ -23,21 +23,23 @@ __all__ = ["Steps", "is_step"]
 def is_step(checkpoint: Checkpoint, grants: Grants) -> bool:
     """Whether a checkpoint is of this kind, as far as is known here."""
     state, base, token = checkpoint.state, checkpoint.base, checkpoint.lease.token
-    if not checkpoint.hold or state is None or base is None or not checkpoint.events:
+    if not checkpoint.hold or state is None or not checkpoint.events:
         return False
-    if checkpoint.messages or checkpoint.consumed or checkpoint.deferred or checkpoint.amended:
+    if checkpoint.messages or checkpoint.deferred or checkpoint.amended:
         return False
     version = state.version
-    if version is None or version.generation != base.generation or not isinstance(token, InstanceToken):
+    if version is None or not isinstance(token, InstanceToken):
+        return False
+    if base is not None and version.generation != base.generation:
         return False
     grant = grants.find(token)
     return (
         grant is not None
         and grant.execution_id == state.execution_id
-        and grant.status == state.status.value
+        and grant.status is not None
+        and grant.version == base
         and state.status not in TERMINAL
         and state.failure is None
-        and grant.version == base
     )
 
 
@@ -65,28 +67,36 @@ class Steps:
         rows: list[tuple[object, ...]] = []
         refs: list[int] = []
         folded: list[str] = []
+        consumed: list[str] = []
+        consumers: list[int] = []
         for checkpoint in self.checkpoints:
             token, base, state, version = _parts(checkpoint)
             custom = state.custom_status
+            grant = self.grants.find(token)
             rows.append(
                 (
                     token.ref,
                     token.lease,
-                    base.generation,
-                    base.length,
+                    *base,
                     state.execution_id,
-                    state.status.value,
+                    None if grant is None else grant.status,
+                    version.generation,
                     version.length,
                     to_micros(state.updated_at),
                     state_text(state).encode(),
                     None if custom is None else custom.encode(),
+                    state.status.value,
                     encode_events(checkpoint.events).encode(),
                 )
             )
             refs += [token.ref] * len(checkpoint.activities)
             folded += [lease.key for lease in checkpoint.completed]
+            consumed += checkpoint.consumed
+            consumers += [token.ref] * len(checkpoint.consumed)
         return [
             *(list(column) for column in zip(*rows, strict=True)),
+            consumers or None,
+            consumed or None,
             folded or None,
             refs or None,
             [task.dispatch_id for task in self.tasks] or None,
@@ -94,13 +104,50 @@ class Steps:
             locked,
         ]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is one checkpoint with at most one message, one result and one new activity."""
+        if len(self.checkpoints) > 1:
+            return False
+        (only,) = self.checkpoints
+        return len(self.tasks) < 2 and len(only.completed) < 2 and len(only.consumed) < 2
+
+    def arguments_alone(self, *, locked: int) -> list[object]:
+        """The arguments of `step_alone` behind hub and lease."""
+        (checkpoint,) = self.checkpoints
+        token, base, state, version = _parts(checkpoint)
+        custom = state.custom_status
+        task = self.tasks[0] if self.tasks else None
+        grant = self.grants.find(token)
+        return [
+            token.ref,
+            token.lease,
+            *base,
+            version.length,
+            to_micros(state.updated_at),
+            state_text(state).encode(),
+            None if custom is None else custom.encode(),
+            state.execution_id,
+            None if grant is None else grant.status,
+            encode_events(checkpoint.events).encode(),
+            checkpoint.completed[0].key if checkpoint.completed else None,
+            None if task is None else task.dispatch_id,
+            None if task is None else encode_task(task).encode(),
+            bool(locked),
+            version.generation,
+            state.status.value,
+            checkpoint.consumed[0] if checkpoint.consumed else None,
+        ]
+
     def applied(self) -> dict[str, InstanceState]:
         """Remember what was written; returns the projections, by instance id."""
         for checkpoint in self.checkpoints:
-            token, _, _, version = _parts(checkpoint)
+            token, _, state, version = _parts(checkpoint)
             grant: Grant | None = self.grants.find(token)
             if grant is not None:
-                grant.version = version
+                grant.version, grant.status = version, state.status.value
+                for message_id in checkpoint.consumed:
+                    grant.given.pop(message_id, None)
                 grant.held = True
         return {each.lease.key: _parts(each)[2] for each in self.checkpoints}
 
@@ -109,7 +156,10 @@ def _key(checkpoint: Checkpoint) -> str:
     return checkpoint.lease.key
 
 
-def _parts(checkpoint: Checkpoint) -> tuple[InstanceToken, HistoryVersion, InstanceState, HistoryVersion]:
+def _parts(
+    checkpoint: Checkpoint,
+) -> tuple[InstanceToken, tuple[int | None, int | None], InstanceState, HistoryVersion]:
     token, base, state = checkpoint.lease.token, checkpoint.base, checkpoint.state
-    assert isinstance(token, InstanceToken) and base is not None and state is not None and state.version is not None
-    return token, base, state, state.version
+    assert isinstance(token, InstanceToken) and state is not None and state.version is not None
+    version = (None, None) if base is None else (base.generation, base.length)
+    return token, version, state, state.version

@@ -58,9 +58,19 @@ class Writing:
         handed = self._hand_over(len(steps.tasks))
         tasks: list[ActivityWorkItem] = []
         try:
-            known = await self._work.call("step", lease, steps.arguments(locked=handed))
+            known: set[str] = set()
+            if steps.is_alone:
+                answers = await self._work.call("step_alone", lease, steps.arguments_alone(locked=handed))
+                ((as_remembered, is_new),) = answers
+                if not as_remembered:
+                    raise NotAsRememberedError
+                if not is_new:
+                    known.update(task.dispatch_id for task in steps.tasks)
+            else:
+                answers = await self._work.call("step", lease, steps.arguments(locked=handed))
+                known.update(row[0] for row in answers)
             states = steps.applied()
-            tasks = self._handed_over(steps.tasks[:handed], lease, {row[0] for row in known})
+            tasks = self._handed_over(steps.tasks[:handed], lease, known)
             self._work.watchers.tell(states)
             self._left_over(len(steps.tasks) - handed, states)
         except NotAsRememberedError:

@@ -414,31 +414,40 @@ BEGIN
 END
 $$;
 
--- The usual step of instances that stay locked: the same execution, in the same status, sends nothing and takes nothing
--- from its inbox. Rows come in the order of ids. If one is not as its worker remembers it, an error undoes everything,
--- and `commit` finds out why. Touches no index of the instances.
+-- The usual step of instances that stay locked: of the same execution, and it sends nothing; or the first one of an
+-- execution that was created with its projection. Rows come in the order of ids. If one is not as its worker remembers it,
+-- an error undoes everything, and `commit` finds out why. Touches no index of the instances while the status stays.
 CREATE FUNCTION durable_host.step(
     a_hub integer, a_lease bigint, a_length bigint,
     c_ref bigint[], c_lease bigint[], c_generation integer[], c_events integer[], c_execution text[], c_status text[],
-    p_length integer[], p_updated bigint[], p_state bytea[], p_custom bytea[], e_events bytea[],
-    f_ids text[], a_ref bigint[], a_id text[], a_task bytea[], a_locked integer
+    p_generation integer[], p_length integer[], p_updated bigint[], p_state bytea[], p_custom bytea[],
+    p_status text[], e_events bytea[], y_ref bigint[], y_id text[], f_ids text[], a_ref bigint[], a_id text[], a_task bytea[], a_locked integer
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
     v_count bigint;
 BEGIN
     UPDATE durable_host.instances i SET
-        length = c.length, updated_at = c.updated, state = c.state, custom_status = c.custom
+        generation = c.new_generation, length = c.length, updated_at = c.updated, state = c.state,
+        custom_status = c.custom, status = c.new_status, pending = false
     FROM unnest(
-        c_ref, c_lease, c_generation, c_events, c_execution, c_status, p_length, p_updated, p_state, p_custom
-    ) AS c (ref, lease, generation, base, execution, status, length, updated, state, custom)
-    WHERE i.ref = c.ref AND i.lease = c.lease AND i.wake_at > v_now AND i.generation = c.generation
-        AND i.length = c.base AND i.execution_id = c.execution AND i.status = c.status;
+        c_ref, c_lease, c_generation, c_events, c_execution, c_status, p_generation, p_length, p_updated, p_state,
+        p_custom, p_status
+    ) AS c (
+        ref, lease, generation, base, execution, status, new_generation, length, updated, state, custom, new_status
+    )
+    WHERE i.ref = c.ref AND i.lease = c.lease AND i.wake_at > v_now
+        AND i.generation IS NOT DISTINCT FROM c.generation AND i.length IS NOT DISTINCT FROM c.base
+        AND i.execution_id = c.execution AND i.status = c.status;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count < cardinality(c_ref) THEN
         RAISE EXCEPTION 'not as remembered' USING ERRCODE = 'DH001';
     END IF;
-    INSERT INTO durable_host.history (ref, first, events) SELECT * FROM unnest(c_ref, c_events, e_events);
+    INSERT INTO durable_host.history (ref, first, events)
+    SELECT c.ref, coalesce(c.base, 0), c.events FROM unnest(c_ref, c_events, e_events) AS c (ref, base, events);
+    IF cardinality(y_ref) > 0 THEN
+        DELETE FROM durable_host.messages m USING unnest(y_ref, y_id) AS y (ref, id) WHERE m.ref = y.ref AND m.id = y.id;
+    END IF;
     IF cardinality(f_ids) > 0 THEN
         DELETE FROM durable_host.activities a WHERE a.hub = a_hub AND a.dispatch_id = ANY (f_ids);
     END IF;
