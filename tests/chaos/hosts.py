@@ -59,11 +59,17 @@ class HostSlot:
         self._port = 0
         self._is_ready = False
         self._over = False
+        self._pauses = 0
 
     @property
     def is_ready(self) -> bool:
         """Whether it has started and not ended."""
         return self._is_ready and self._process is not None and self._process.returncode is None
+
+    @property
+    def is_able(self) -> bool:
+        """Whether it is ready and not paused."""
+        return self.is_ready and not self._pauses
 
     async def run(self) -> None:
         """Keep a host running until `stop` or cancellation."""
@@ -153,9 +159,11 @@ class HostSlot:
         if process is None or not self._strike(signal.SIGSTOP):
             return
         self._counts["pauses"] += 1
+        self._pauses += 1
         try:
             await asyncio.sleep(seconds)
         finally:
+            self._pauses -= 1
             if process.returncode is None:
                 process.send_signal(signal.SIGCONT)
 
