@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,7 @@ _ACCOUNT = "tests"
 _KEY = base64.b64encode(b"a key that only the tests' own Azurite knows; it opens nothing..".ljust(64, b".")).decode()
 _PROBE = "/the-log-is-written-up-to-here/"
 _READY_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
 _LISTENING = re.compile(r"Azurite (Blob|Queue|Table) service is successfully listening at (http://\S+)")
 _LOGGED = re.compile(r'^\S+ - - \[[^]]*\] "([A-Z]+) (\S+) HTTP/[\d.]+" (\d+) ', re.MULTILINE)
 
@@ -118,6 +122,7 @@ class Azurite:
                 env={**os.environ, "AZURITE_ACCOUNTS": f"{self.account}:{self.key}"},
                 cwd=self.folder,
                 start_new_session=True,
+                preexec_fn=_end_with_us(),  # noqa: PLW1509  # it makes one call and takes no lock
             )
         end = time.monotonic() + _READY_SECONDS
         while True:
@@ -180,6 +185,15 @@ class Azurite:
         with self.log.open("rb") as log:
             log.seek(since)
             return log.read(-1 if end is None else end - since).decode("utf-8", "replace")
+
+
+def _end_with_us() -> Callable[[], object] | None:
+    """A call for the new process, so that the kernel ends it when these tests are killed; only Linux can."""
+    # The kernel looks at the thread that started the process; one of a pool ends too early.
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return None
+    library = ctypes.CDLL(None)
+    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")
