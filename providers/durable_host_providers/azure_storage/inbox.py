@@ -17,13 +17,14 @@ from durable_host.model.history import EventRaised, TimerFired
 from durable_host.model.ids import InstanceId, MessageId
 from durable_host.model.messages import Message
 from durable_host_providers.azure_storage.fetched import Copies, Fetched, copies_of
-from durable_host_providers.azure_storage.mail import Mail
+from durable_host_providers.azure_storage.mail import Mail, back_off_s
 from durable_host_providers.azure_storage.partitions import OwnedPartition
 from durable_host_providers.azure_storage.polling import BackOff, Poller
 from durable_host_providers.azure_storage.ports import MAX_VISIBILITY_S, Queue, QueueMessage, StorageAccount
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.tasks import TaskOwner
 from durable_host_providers.azure_storage.waiting import whole_seconds_until
+from durable_host_providers.azure_storage.wire.keys import is_entity
 
 __all__ = ["Inbox"]
 
@@ -187,6 +188,9 @@ class Inbox:
             await fetched.hide(min(rest, _FAR_S), self._clock.monotonic())
             if rest < _FAR_S:
                 self.signal(queue.name, rest)
+        elif _is_for_an_entity(message):
+            # Left for a host that has entities: handed back later and later, as what is not known here.
+            await fetched.hide(back_off_s(stored.dequeue_count), self._clock.monotonic())
         elif (message.target, message.id) in self._taken:
             await fetched.remove()
         elif queue.name in self._listening:
@@ -234,3 +238,13 @@ class Inbox:
             self._stop(queue)
         pending, self.pending = self.pending, {}
         await asyncio.gather(*(self._show(each) for messages in pending.values() for each in copies_of(messages)))
+
+
+def _is_for_an_entity(message: Message) -> bool:
+    """Whether it is part of the entity protocol (azure-storage-task-hub.md 6.12), which has no executor here."""
+    event = message.event
+    return (
+        is_entity(message.target)
+        and isinstance(event, EventRaised)
+        and (event.name.startswith("op") or event.name in ("release", "continue"))
+    )

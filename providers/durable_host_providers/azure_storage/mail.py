@@ -87,7 +87,8 @@ class Mail:
         """Put a request for an activity into the work-item queue."""
         queue = self._account.queue(self._layout.work_items)
         stamp = self._stamp(origin, number)
-        packed = pack_task(task, stamp, at=self._clock.now(), use_base64=self._settings.base64)
+        wrapped = msgspec.structs.replace(task, input=f"[{'null' if task.input is None else task.input}]")
+        packed = pack_task(wrapped, stamp, at=self._clock.now(), use_base64=self._settings.base64)
         until = self._clock.monotonic() + visibility_s
         stored = await self._put(queue, packed, visibility_s)
         return Fetched(queue, stored, task, stamp.sequence, origin, until)
@@ -118,7 +119,7 @@ class Mail:
         """The request of the work-item queue; None: it is none, and was put away."""
         try:
             envelope = await self._envelope(stored)
-            task = task_of(envelope, queue_id=stored.id)
+            task = _unwrapped(task_of(envelope, queue_id=stored.id))
         except WireError as error:
             await self._put_away(queue, stored, error)
             return None
@@ -164,6 +165,23 @@ class Mail:
             await poison.create()
             await poison.put(text)
         await queue.remove(stored)
+
+
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _unwrapped(task: ActivityTask) -> ActivityTask:
+    """The request with its bare input: between hosts it is an array of one element (azure-storage-task-hub.md 3.9)."""
+    if task.input is None or not task.input.startswith("["):
+        return task
+    try:
+        found = _elements.decode(task.input)
+    except msgspec.DecodeError:
+        return task
+    if len(found) != 1:
+        return task
+    text = bytes(found[0]).decode()
+    return msgspec.structs.replace(task, input=None if text == "null" else text)
 
 
 def _origin(envelope: Envelope) -> Origin:
