@@ -7,7 +7,7 @@ import pytest
 from durable_host.errors import StoreMismatchError
 from durable_host_providers._sql.migrate import Migration, load_migrations, pending
 
-STEPS = [Migration(1, ("a",)), Migration(2, ("b",)), Migration(3, ("c",))]
+STEPS = [Migration(number, (f"statement {number}",), f"statement {number};") for number in (1, 2, 3)]
 
 
 def test_only_the_missing_steps_are_taken() -> None:
