@@ -18,12 +18,15 @@ from durable_host_providers._sql.rows import PAYLOADS, from_micros, state_of
 
 from .connection import Pool
 from .filters import page_text
+from .gathering import Gathering
 from .grants import InstanceToken
 from .statements import Statements
 
 __all__ = ["Questions"]
 
 _MOST = 100
+
+Row = Sequence[Any]
 
 
 class Questions:
@@ -33,14 +36,31 @@ class Questions:
         self._pool = pool
         self._sql = sql
         self.hub = 0
+        self._gets: Gathering[str, Row | None] = Gathering(self._get, concurrency=1)
+        self._bare_gets: Gathering[str, Row | None] = Gathering(self._get_bare, concurrency=1)
 
     async def get(self, instance_id: str, with_payloads: bool) -> InstanceState | None:
         """A projection, or None."""
         if "\0" in instance_id:  # no text in this database holds one
             return None
-        name = "get_instances" if with_payloads else "get_instances_without_payloads"
-        rows = await self._pool.fetch(self._sql[name], self.hub, [instance_id])
-        return _state(rows[0]) if rows else None
+        row = await (self._gets if with_payloads else self._bare_gets).put(instance_id)
+        return None if row is None else _state(row)
+
+    async def _get(self, instance_ids: Sequence[str]) -> Sequence[Row | None]:
+        return await self._look("get_instances", instance_ids)
+
+    async def _get_bare(self, instance_ids: Sequence[str]) -> Sequence[Row | None]:
+        return await self._look("get_instances_without_payloads", instance_ids)
+
+    async def _look(self, name: str, instance_ids: Sequence[str]) -> Sequence[Row | None]:
+        rows = await self._pool.fetch(self._sql[name], self.hub, list(dict.fromkeys(instance_ids)))
+        found = {row[0]: row for row in rows}
+        return [found.get(instance_id) for instance_id in instance_ids]
+
+    async def stop(self) -> None:
+        """Wait for what was asked."""
+        await self._gets.stop()
+        await self._bare_gets.stop()
 
     async def page(self, query: InstanceQuery) -> InstancePage:
         """One page of a query.

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 _PAUSE = 0.005
 """Seconds for which notes are collected."""
 
+_LATER = 0.05
+"""The same for those that nobody is in a hurry to know."""
+
 _ROOM = 6_000
 """Bytes of ids in a note; a payload takes less than 8,000."""
 
@@ -81,6 +84,7 @@ class Signals:
         self._refs: dict[int, None] = {}
         self._instances = self._activities = self._hello = False
         self._bytes = 0
+        self._urgent = asyncio.Event()
         self.is_listening = False
         self.has_peers = True
         """Whether anybody else listens, as far as is known."""
@@ -97,6 +101,7 @@ class Signals:
 
     async def stop(self) -> None:
         """End; what was collected is sent first."""
+        self._urgent.set()
         if self._sending is not None:
             with suppress(asyncio.CancelledError):
                 await self._sending
@@ -116,8 +121,9 @@ class Signals:
         refs: Iterable[int] = (),
         changed: Iterable[str] = (),
         hello: bool = False,
+        later: bool = False,
     ) -> None:
-        """Let the others know, soon."""
+        """Let the others know, soon; `later`: nobody is in a hurry to know this."""
         if self._loop is None or not (self.has_peers or hello):
             return
         self._instances = self._instances or instances
@@ -128,12 +134,20 @@ class Signals:
             if each not in self._ids:
                 self._ids[each] = None
                 self._bytes += 4 * len(each) + 3
+        if not (self._instances or self._activities or self._hello or self._refs or self._ids):
+            return
+        if self._instances or self._activities or self._hello or self._refs or not later:
+            self._urgent.set()
         if self._sending is None:
             self._sending = self._loop.create_task(self._send_soon(), name="durable-host-postgres-notes")
 
     async def _send_soon(self) -> None:
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LATER):
+                    await self._urgent.wait()
             await asyncio.sleep(_PAUSE)
+            self._urgent.clear()
             await self._send(self._note())
         except StoreError as error:
             logger.debug("a note could not be sent; the others will look by themselves: %s", error)

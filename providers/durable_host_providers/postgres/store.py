@@ -114,6 +114,8 @@ class PostgresTaskHubStore(TaskHubStore):
         self._pools = None
         await self._starts.stop()
         await self._sends.stop()
+        if self._questions is not None:
+            await self._questions.stop()
         await work.stop()
         self._work = None
         self._questions = None

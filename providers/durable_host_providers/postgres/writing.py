@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from durable_host.model.instance import InstanceState
 from durable_host.model.messages import ActivityTask
@@ -128,11 +128,13 @@ class Writing:
             if task.dispatch_id not in known
         ]
 
-    def _left_over(self, tasks: int, changed: Iterable[str]) -> None:
+    def _left_over(self, tasks: int, changed: Mapping[str, InstanceState]) -> None:
         """Tell what was committed and not handed over."""
         if tasks:
             self._work.activities_expected = True
-        self._work.signals.tell(activities=tasks > 0, changed=changed)
+        # Many wait for an end, hardly anybody for a step.
+        later = not any(state.status.is_terminal for state in changed.values())
+        self._work.signals.tell(activities=tasks > 0, changed=changed, later=later)
 
     async def _commit(self, batch: Batch) -> tuple[set[int], set[int]]:
         """Apply a batch, or learn why not: which leases are lost, and which projections must be brought whole."""

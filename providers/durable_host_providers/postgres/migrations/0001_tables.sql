@@ -63,6 +63,8 @@ CREATE INDEX instances_by_name ON durable_host.instances (hub, name, instance_id
 CREATE INDEX instances_by_creation ON durable_host.instances (hub, created_at, instance_id);
 -- For query_instances by time of the last change.
 CREATE INDEX instances_by_change ON durable_host.instances (hub, settled_at, instance_id) WHERE settled_at IS NOT NULL;
+-- The same for those that have not ended, whose time changes with each step: they are few.
+CREATE INDEX instances_open ON durable_host.instances (hub, instance_id) WHERE settled_at IS NULL;
 -- For query_instances by parent.
 CREATE INDEX instances_by_parent ON durable_host.instances (hub, parent_id, instance_id) WHERE parent_id IS NOT NULL;
 -- For statistics.
