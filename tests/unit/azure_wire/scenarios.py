@@ -24,7 +24,7 @@ from tests.azure_recordings import HUB
 from tests.contract.azure_shared import SharedPartitions, SharedStore
 from tests.histories import orchestrators
 
-__all__ = ["LARGE", "SCENARIOS", "Ran", "running"]
+__all__ = ["BY_CLIENTS", "BY_WORKERS", "LARGE", "SCENARIOS", "Ran", "running"]
 
 LARGE = '"' + "x" * 100_000 + '"'
 """As large as the recorded input; its text does not matter."""
@@ -45,6 +45,11 @@ class Ran:
         page = await self._account.table(table).query(f"PartitionKey eq '{key}'")
         assert page.continuation is None
         return [{name: value for name, value in row.values.items() if name != "Timestamp"} for row in page.rows]
+
+    def texts(self, instance_id: str) -> list[str]:
+        """All messages to an instance, visible or not, and its requests for activities."""
+        texts = [message.text for queue in self._service.queues.values() for message in queue.messages.values()]
+        return [text for text in texts if f'"InstanceId":"{instance_id}"' in text.partition('"Sender"')[0]]
 
     async def ended(self, instance_id: str) -> InstanceState:
         return await self.client.wait_for_completion(instance_id, timeout=_LONG)
@@ -67,8 +72,8 @@ class Ran:
 
 
 @asynccontextmanager
-async def running() -> AsyncGenerator[Ran]:
-    """An empty hub, and a worker on it."""
+async def running(*, idle: bool = False) -> AsyncGenerator[Ran]:
+    """An empty hub, and a worker on it; `idle`: one that processes nothing, so that messages stay."""
     environment = simulated_environment()
     service = SimulatedService(environment.clock.now)
     settings = AzureSettings(Layout(HUB, 4), max_polling=timedelta(seconds=1))
@@ -97,9 +102,17 @@ async def running() -> AsyncGenerator[Ran]:
             raise ValueError(f"attempt {tries[key]} failed")
         return f"attempt {tries[key]} succeeded"
 
-    for activity in (say_hello, square, echo, fail, flaky):
+    async def gate(value: Any) -> None:
+        await asyncio.Event().wait()
+
+    for activity in (say_hello, square, echo, fail, flaky, gate):
         functions.add_activity(activity, name=activity.__name__)
     worker = TaskHubWorker(store, environment=environment, registry=functions, lease_thread=False)
+    if idle:
+        await store.create()
+        async with store:
+            yield Ran(worker.client, service, account)
+        return
     async with worker:
         yield Ran(worker.client, service, account)
 
@@ -114,6 +127,7 @@ async def _compensating(context: DurableOrchestrationContext) -> list[Any]:
 
 _ORCHESTRATORS: Mapping[str, Callable[..., Any]] = {
     "Sequence": orchestrators.sequence,
+    "GatedSequence": orchestrators.gated_sequence,
     "FanOut": orchestrators.fan_out,
     "Sleep": orchestrators.sleep,
     "Approval": orchestrators.approval,
@@ -200,3 +214,41 @@ SCENARIOS: Mapping[str, tuple[str, Steps]] = {
     "wide-done": ("more", _simply("FanOut", "150")),
 }
 """By instance id: the recording that has it, and what its client does."""
+
+
+def _client(orchestrator: str, then: Callable[[TaskHubClient, str], Awaitable[object]] | None, **more: Any) -> Steps:
+    async def steps(ran: Ran, instance_id: str) -> None:
+        await ran.client.start(orchestrator, instance_id=instance_id, **more)
+        if then is not None:
+            await then(ran.client, instance_id)
+
+    return steps
+
+
+BY_CLIENTS: Mapping[str, Steps] = {
+    "start-queued": _client("Sequence", None, tags={"team": "blue"}),
+    "start-scheduled": _client("Sequence", None, start_at=timedelta(hours=1)),
+    "start-and-event-queued": _client(
+        "Approval", lambda client, id: client.raise_event(id, "Approval", data_json='"before the start"')
+    ),
+    "event-queued": _client("Approval", lambda client, id: client.raise_event(id, "Approval", {"by": "queue"})),
+    "terminate-queued": _client("Approval", lambda client, id: client.terminate(id, "queued end")),
+    "suspend-queued": _client("Approval", lambda client, id: client.suspend(id, "queued hold")),
+}
+"""By instance id: what a client posts to a hub that nobody processes."""
+
+
+def _left(orchestrator: str, input_json: str | None = None) -> Steps:
+    async def steps(ran: Ran, instance_id: str) -> None:
+        await ran.client.start(orchestrator, instance_id=instance_id, input_json=input_json)
+        await ran.waits(instance_id)
+
+    return steps
+
+
+BY_WORKERS: Mapping[str, Steps] = {
+    "race-waiting": _left("ApprovalOrTimeout", "3600"),
+    "timer-waiting": _left("Sleep", "3600"),
+    "activity-running": _left("GatedSequence"),
+}
+"""By instance id: what waits in the queues for an instance that runs."""
