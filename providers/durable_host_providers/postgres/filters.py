@@ -13,15 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from durable_host.model.instance import InstanceQuery
-from durable_host.model.status import RuntimeStatus
 from durable_host_providers._sql.filters import after_prefix, decode_cursor
 from durable_host_providers._sql.rows import to_micros
 
 from .statements import Statements
 
 __all__ = ["page_text"]
-
-_OPEN = sorted(status.value for status in RuntimeStatus if not status.is_terminal)
 
 
 def page_text(query: InstanceQuery, sql: Statements, hub: int) -> tuple[str, list[object]]:
