@@ -158,17 +158,18 @@ class PostgresStore(Store):
     async def _fell(self, strike: Strike, counts: Counter[str]) -> None:
         """Take the server away, and bring it back."""
         server = self._server
-        # On this thread: the server ends with the thread that started it, should the run be killed.
+        # A server that ends may wait for a client that is paused, so the run must go on meanwhile. It is started on
+        # this thread, since it ends with the thread that has started it, should the run be killed.
         match strike.kind:
             case "restart fast":
-                server.stop("fast")
+                await asyncio.to_thread(server.stop, "fast")
             case "restart immediate":
-                server.stop("immediate")
+                await asyncio.to_thread(server.stop, "immediate")
             case "crash":
-                server.kill()
+                await asyncio.to_thread(server.kill)
                 counts["crashes"] += 1
             case "outage":
-                server.stop("fast")
+                await asyncio.to_thread(server.stop, "fast")
                 await asyncio.sleep(2 + 6 * strike.strength)
                 counts["outages"] += 1
             case "freeze":
