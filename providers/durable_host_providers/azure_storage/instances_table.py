@@ -33,6 +33,7 @@ from durable_host_providers.azure_storage.wire.errors import WireError
 from durable_host_providers.azure_storage.wire.instance_rows import (
     WITHOUT_PAYLOADS,
     instance_row,
+    is_detached_row,
     merge_columns,
     quarantine_columns,
     read_instance,
@@ -172,19 +173,28 @@ class InstancesTable:
         return StoredRow(etag, _short(values), state)
 
     async def project(
-        self, state: InstanceState, before: StoredRow | None, places: Mapping[str, str], *, may_wait: bool = False
+        self,
+        state: InstanceState,
+        before: StoredRow | None,
+        places: Mapping[str, str],
+        *,
+        detached: bool = False,
+        may_wait: bool = False,
     ) -> StoredRow | None:
         """Make the row say what the state says; None: it differs in its time only, and may wait.
 
         Args:
             before: the row as it stands; None: there is none.
             places: URLs of the blobs where `Input` and `Output` lie already.
+            detached: nobody waits for the execution, which its tags tell; a row that tells it goes on to do so.
 
         Raises:
             RowMovedError: the row is not the one that was read.
         """
         known: Mapping[str, Value] = {} if before is None else before.values
-        values = instance_row(state, self._hub, places={**_places(state, known, self._blobs.url), **places})
+        detached = detached or is_detached_row(known, state.execution_id)
+        places = {**_places(state, known, self._blobs.url), **places}
+        values = instance_row(state, self._hub, detached=detached, places=places)
         if before is not None and before.start_id is not None and before.state.starts == state.starts:
             values[_START_ID] = before.start_id
         values = await self._offload(state, values)

@@ -19,6 +19,7 @@ from durable_host_providers.azure_storage.wire.instance_rows import (
     PAYLOAD_COLUMNS,
     WITHOUT_PAYLOADS,
     instance_row,
+    is_detached_row,
     merge_columns,
     quarantine_columns,
     read_instance,
@@ -83,6 +84,15 @@ def test_what_an_earlier_execution_left_in_the_row_is_passed_over() -> None:
 def test_a_detached_start_is_told_by_the_tags_of_the_row() -> None:
     assert instance_row(RUNNING, HUB, detached=True)["Tags"] == '{"FireAndForget":""}'
     assert instance_row(replace(RUNNING, tags={"k": "v"}), HUB, detached=True)["Tags"] == '{"k":"v","FireAndForget":""}'
+
+
+def test_a_row_goes_on_to_tell_that_nobody_waits_for_its_execution() -> None:
+    row = instance_row(RUNNING, HUB, detached=True)
+
+    assert is_detached_row(row, "e")
+    assert not is_detached_row(row, "another")
+    assert not is_detached_row(instance_row(RUNNING, HUB), "e")
+    assert not is_detached_row(instance_row(replace(RUNNING, tags={"k": "FireAndForget"}), HUB), "e")
 
 
 def test_a_large_value_may_be_told_by_its_place() -> None:

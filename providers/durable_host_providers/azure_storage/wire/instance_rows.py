@@ -35,7 +35,7 @@ from durable_host_providers.azure_storage.wire.cells import (
 )
 from durable_host_providers.azure_storage.wire.errors import UnreadableRowError
 from durable_host_providers.azure_storage.wire.keys import escape_key, instance_of_key
-from durable_host_providers.azure_storage.wire.objects import has_reserved_names
+from durable_host_providers.azure_storage.wire.objects import DETACHED_TAG, has_reserved_names
 from durable_host_providers.azure_storage.wire.stamps import VERSION_COLUMNS, VersionStamp, read_stamp, stamp_columns
 from durable_host_providers.azure_storage.wire.texts import json_text
 from durable_host_providers.azure_storage.wire.times import edm_time
@@ -44,6 +44,7 @@ __all__ = [
     "PAYLOAD_COLUMNS",
     "WITHOUT_PAYLOADS",
     "instance_row",
+    "is_detached_row",
     "merge_columns",
     "quarantine_columns",
     "read_instance",
@@ -156,6 +157,15 @@ def _add_ours(state: InstanceState, detached: bool, updated: EdmDateTime, values
 
 
 _OURS = frozenset({"FailureDetails", "DurableHost"})
+
+
+def is_detached_row(values: Mapping[str, Value], execution_id: str) -> bool:
+    """Whether a row says of this execution that nobody waits for it."""
+    tags = values.get("Tags")
+    # Most rows have no tags at all, and a text without the mark need not be parsed.
+    if not isinstance(tags, str) or DETACHED_TAG not in tags or values.get("ExecutionId") != execution_id:
+        return False
+    return tags_of_column(tags)[1]
 
 
 def merge_columns(before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, Value] | None:
