@@ -15,6 +15,7 @@ from durable_host_providers.azure_storage.blob_leases import BlobLease, new_leas
 from durable_host_providers.azure_storage.blob_partitions import LegacyPartitionManager, SafePartitionManager
 from durable_host_providers.azure_storage.partitions import OwnedPartition, PartitionContext, PartitionManager
 from durable_host_providers.azure_storage.ports import LeaseState
+from tests.azure_recordings import recorded_hub
 from tests.unit.azure.partition_hosts import Cluster
 
 CONTAINER = "hub-leases"
@@ -228,6 +229,32 @@ async def test_a_lease_whose_answer_was_lost_is_taken_again_under_its_token() ->
 
         assert await cluster.until(cluster.settled, 15) < 5
         assert host.account.requests["blob.acquire_lease"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.simulated
+async def test_partitions_of_a_recorded_worker_are_taken_over(kind: str) -> None:
+    """The blobs that the reference's worker left behind, killed: still owned by it, their leases at an end."""
+    recorded = recorded_hub(kind).blobs["recorded-leases"]
+    cluster = await new_cluster(kind)
+    cluster.queues = [f"recorded-control-{number:02d}" for number in range(4)]
+    blobs = cluster.account().blobs(CONTAINER)
+    for name, data in recorded.items():
+        await blobs.write(name, data)
+    async with cluster.running():
+        cluster.start("a")
+
+        await cluster.until(cluster.settled, 11)
+
+        for name in recorded:
+            if name != "taskhub.json":
+                before, after = json.loads(recorded[name]), await stored(cluster, name)
+                assert list(after) == list(before)
+                assert {each: type(value) for each, value in after.items()} == {
+                    each: type(value) for each, value in before.items()
+                }
+                assert (after["PartitionId"], after["Owner"], after["Epoch"]) == (before["PartitionId"], "a", 2)
+                assert after["Token"] != before["Token"]
 
 
 @pytest.mark.simulated
