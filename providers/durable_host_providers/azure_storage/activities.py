@@ -16,7 +16,7 @@ from durable_host.model.messages import ActivityTask
 from durable_host.storage.contract import ActivityWorkItem, Lease
 from durable_host_providers.azure_storage.fetched import Fetched
 from durable_host_providers.azure_storage.mail import Mail
-from durable_host_providers.azure_storage.polling import BackOff, Poller
+from durable_host_providers.azure_storage.polling import BackOff, Found, Poller
 from durable_host_providers.azure_storage.ports import MAX_GET, NotFoundError, StorageAccount
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.tasks import TaskOwner
@@ -111,21 +111,21 @@ class Activities:
             self._wanted -= limit
             self.waiters.leave(waiter)
 
-    async def _fetch(self) -> bool:
+    async def _fetch(self) -> Found:
         room = min(self._wanted - len(self._ready), MAX_GET)
         if room <= 0:
-            return False
+            return Found.NOTHING
         visibility_s = self._settings.work_item_visibility_s
         until = self._clock.monotonic() + visibility_s
         try:
             messages = await self._queue.get(room, visibility_s=visibility_s)
         except NotFoundError:
-            return False
+            return Found.NOTHING
         found = await asyncio.gather(*(self._mail.read_task(self._queue, stored, until) for stored in messages))
         self._ready += [fetched for fetched in found if fetched is not None]
         if messages:
             self.waiters.wake()
-        return len(messages) >= room
+        return Found.of(len(messages), room)
 
     def hand_over(self, fetched: Fetched[ActivityTask]) -> None:
         """Let a lock call of this process have it."""

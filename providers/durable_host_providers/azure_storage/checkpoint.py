@@ -253,7 +253,8 @@ class Committer:
             newer = repairs or (row.starts or 0) > (state.starts or 0)
             return newer and row.execution_id not in refused and self.fences_projection
 
-        return await self._project(state, held, known, places, lives_again, may_wait=checkpoint.hold)
+        detached = any(isinstance(event, ExecutionStarted) and event.detached for event in checkpoint.events)
+        return await self._project(state, held, known, places, lives_again, detached=detached, may_wait=checkpoint.hold)
 
     async def _project(
         self,
@@ -263,13 +264,14 @@ class Committer:
         places: dict[str, str],
         lives_again: Callable[[InstanceState | None], bool],
         *,
+        detached: bool = False,
         may_wait: bool = False,
     ) -> bool:
         for _ in range(_ATTEMPTS):
             if lives_again(known.state):
                 return True
             try:
-                written = await self._instances.project(state, known.row, places, may_wait=may_wait)
+                written = await self._instances.project(state, known.row, places, detached=detached, may_wait=may_wait)
             except RowMovedError:
                 row = await self._instances.read(state.instance_id)
                 if await self._history.sentinel(state.instance_id) != known.sentinel:
@@ -280,6 +282,7 @@ class Committer:
                 held.late = state
             else:
                 known.row, held.late = written, None
+                self._locks.shown(state.instance_id, ended=state.status.is_terminal)
             return True
         return False
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Collection, Sequence
-from datetime import datetime
+import contextlib
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -16,7 +17,7 @@ from durable_host.model.ids import InstanceId
 from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
-from durable_host.storage.contract import HubStatistics
+from durable_host.storage.contract import HubStatistics, has_changed
 from durable_host_providers.azure_storage.fetched import Known, copies_of
 from durable_host_providers.azure_storage.history_table import HistoryTable
 from durable_host_providers.azure_storage.instances_table import InstancesTable, RowMovedError, StoredRow
@@ -30,6 +31,9 @@ from durable_host_providers.azure_storage.wire.filters import ALL_INSTANCES, mat
 from durable_host_providers.azure_storage.wire.instance_rows import WITHOUT_PAYLOADS
 
 __all__ = ["Client"]
+
+_FIRST_POLL = 0.02
+_LAST_POLL = 2.0
 
 
 class Client:
@@ -107,6 +111,50 @@ class Client:
         """See `TaskHubStore.get_instance`."""
         await self._locks.settle_one(instance_id)
         return await self._instances.load(instance_id, with_payloads=with_payloads)
+
+    async def wait_for_change(
+        self, instance_id: InstanceId, after: InstanceState | None, timeout: timedelta
+    ) -> InstanceState | None:
+        """See `TaskHubStore.wait_for_change`. Told at once of what this process writes; else asks now and then."""
+        return await self._wait(instance_id, timeout, lambda state: has_changed(after, state), ends_only=False)
+
+    async def wait_for_end(self, instance_id: InstanceId, timeout: timedelta) -> InstanceState | None:
+        """See `TaskHubStore.wait_for_end`."""
+        seen = False
+
+        def has_ended(state: InstanceState | None) -> bool:
+            nonlocal seen
+            if state is None:
+                return seen
+            seen = True
+            return state.status.is_terminal
+
+        return await self._wait(instance_id, timeout, has_ended, ends_only=True)
+
+    async def _wait(
+        self,
+        instance_id: InstanceId,
+        timeout: timedelta,
+        done: Callable[[InstanceState | None], bool],
+        *,
+        ends_only: bool,
+    ) -> InstanceState | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout.total_seconds()
+        queue = self._settings.layout.control_queue_for(instance_id)
+        pause = _FIRST_POLL
+        with self._locks.watching(instance_id, ends_only=ends_only) as written:
+            while True:
+                written.clear()
+                state = await self.get(instance_id, with_payloads=True)
+                left = end - loop.time()
+                if done(state) or left <= 0:
+                    return state
+                own = self._locks.inbox.listens(queue)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LAST_POLL if own else pause)):
+                        await written.wait()
+                pause = min(pause * 2, _LAST_POLL)
 
     async def history(self, instance_id: InstanceId) -> Sequence[HistoryEvent] | None:
         """See `TaskHubStore.get_history`."""

@@ -19,7 +19,7 @@ from durable_host.model.messages import Message
 from durable_host_providers.azure_storage.fetched import Copies, Fetched, copies_of
 from durable_host_providers.azure_storage.mail import Mail, back_off_s
 from durable_host_providers.azure_storage.partitions import OwnedPartition
-from durable_host_providers.azure_storage.polling import BackOff, Poller
+from durable_host_providers.azure_storage.polling import BackOff, Found, Poller
 from durable_host_providers.azure_storage.ports import MAX_VISIBILITY_S, Queue, QueueMessage, StorageAccount
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.tasks import TaskOwner
@@ -148,6 +148,10 @@ class Inbox:
         listening = self._listening.get(queue)
         return listening is not None and listening.partition.may_fetch
 
+    def listens(self, queue: str) -> bool:
+        """Whether the partition is this process's still, even if its lease was not renewed in time."""
+        return queue in self._listening
+
     def signal(self, queue: str, delay_s: float = 0.0) -> None:
         """This process has put something there that becomes visible then."""
         listening = self._listening.get(queue)
@@ -164,10 +168,10 @@ class Inbox:
 
     # Fetching.
 
-    async def _fetch(self, partition: OwnedPartition, queue: Queue) -> bool:
+    async def _fetch(self, partition: OwnedPartition, queue: Queue) -> Found:
         self.prune()
         if not partition.may_fetch or len(self.pending) >= self._settings.buffer_threshold:
-            return False
+            return Found.NOTHING
         limit = self._settings.batch_size
         visibility_s = self._settings.control_visibility_s
         until = self._clock.monotonic() + visibility_s
@@ -175,7 +179,7 @@ class Inbox:
         if messages:
             await asyncio.gather(*(self._take(queue, stored, until) for stored in messages))
             self._changed()
-        return len(messages) >= limit
+        return Found.of(len(messages), limit)
 
     async def _take(self, queue: Queue, stored: QueueMessage, until: float) -> None:
         fetched = await self._mail.read_control(queue, stored, until)

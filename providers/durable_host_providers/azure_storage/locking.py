@@ -9,8 +9,9 @@ Order of reads: the row before the history. Then a row that is newer than the hi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import cast
 
@@ -62,6 +63,7 @@ class InstanceLocks:
         self.inbox: Inbox
         self.waiters = waiters
         self.closed = False
+        self._watchers: dict[InstanceId, list[tuple[asyncio.Event, bool]]] = {}
         self.held: dict[InstanceId, Held] = {}
         self.known: dict[InstanceId, Known] = {}
         self.resting: dict[InstanceId, float] = {}
@@ -128,6 +130,27 @@ class InstanceLocks:
         held = self.held.get(instance_id)
         while held is not None and held.tail is not None:
             await asyncio.wait([held.tail])
+
+    # Watching.
+
+    def shown(self, instance_id: InstanceId, *, ended: bool) -> None:
+        """This process has written the instance's row."""
+        for event, ends_only in self._watchers.get(instance_id, ()):
+            if ended or not ends_only:
+                event.set()
+
+    @contextlib.contextmanager
+    def watching(self, instance_id: InstanceId, *, ends_only: bool = False) -> Generator[asyncio.Event]:
+        """An event that is set whenever this process has written the instance's row, or its end."""
+        watcher = (asyncio.Event(), ends_only)
+        self._watchers.setdefault(instance_id, []).append(watcher)
+        try:
+            yield watcher[0]
+        finally:
+            watchers = self._watchers[instance_id]
+            watchers.remove(watcher)
+            if not watchers:
+                del self._watchers[instance_id]
 
     async def _open_ready(self, limit: int, cache: HistoryCache) -> Sequence[OrchestrationWorkItem]:
         if self.closed:

@@ -97,7 +97,10 @@ class Outbox:
     def deliver(self, handed: Handed) -> None:
         """Let this process's lock calls have what was put for them."""
         for message in handed.messages:
-            self._inbox.pend(message)
+            if self._inbox.listens(message.queue.name):
+                self._inbox.pend(message)
+            else:  # the partition was given away meanwhile
+                self._tasks.start(self._show_message(message), "show a message")
         for task in handed.tasks:
             self._activities.hand_over(task)
         if handed.messages:

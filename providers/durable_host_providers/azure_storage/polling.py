@@ -10,16 +10,31 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 
 from durable_host.errors import StoreError
 from durable_host_providers.azure_storage.tasks import TaskOwner
 
-__all__ = ["BackOff", "Poller"]
+__all__ = ["BackOff", "Found", "Poller"]
 
 logger = logging.getLogger(__name__)
 
 _STEP = 0.05
 _ROUNDS = 1_000
+
+
+class Found(IntEnum):
+    """What one look into a queue has found."""
+
+    NOTHING = 0
+    SOME = 1
+    MORE = 2
+    """As much as was asked for: there may be more."""
+
+    @classmethod
+    def of(cls, count: int, limit: int) -> Found:
+        """By the number of messages."""
+        return cls.NOTHING if not count else cls.MORE if count >= limit else cls.SOME
 
 
 class BackOff:
@@ -57,7 +72,7 @@ class Poller:
     """Looks into one queue.
 
     Args:
-        fetch: one look; whether it found something, and whether there may be more.
+        fetch: one look.
         ready: waits until looking is allowed; False: it never will be again.
         demand: set while somebody waits for what may be found.
     """
@@ -65,7 +80,7 @@ class Poller:
     def __init__(
         self,
         name: str,
-        fetch: Callable[[], Awaitable[bool]],
+        fetch: Callable[[], Awaitable[Found]],
         *,
         ready: Callable[[], Awaitable[bool]],
         demand: asyncio.Event,
@@ -114,7 +129,7 @@ class Poller:
     async def _look_through(self) -> None:
         for _ in range(_ROUNDS):
             async with self._looking:
-                if not await self._fetch():
+                if await self._fetch() is not Found.MORE:
                     return
 
     async def _run(self) -> None:
@@ -122,11 +137,10 @@ class Poller:
             await self._demand.wait()
             # Shielded: cancelled between the answer and the inbox, messages would be hidden for minutes.
             look = self._tasks.start(self._one_look(), f"look into {self._name}")
-            if await asyncio.shield(look):
-                continue
-            await self._rest()
+            if await asyncio.shield(look) is not Found.MORE:
+                await self._rest()
 
-    async def _one_look(self) -> bool:
+    async def _one_look(self) -> Found:
         self._signalled = False
         loop = asyncio.get_running_loop()
         while self._due and self._due[0] <= loop.time():
@@ -139,8 +153,8 @@ class Poller:
                 "cannot look into queue %s: %s", self._name, error, extra={"event": "poll_failed", "queue": self._name}
             )
             self._back_off.waited()
-            return False
-        if found:
+            return Found.NOTHING
+        if found is not Found.NOTHING:
             self._back_off.reset()
         return found
 

@@ -263,6 +263,14 @@ class AzureTaskHubStore(TaskHubStore):
     async def purge(self, instance_ids: Collection[InstanceId], *, force: bool = False) -> int:
         return await self.client.purge(instance_ids, force=force)
 
+    async def wait_for_change(
+        self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
+    ) -> InstanceState | None:
+        return await self.client.wait_for_change(instance_id, after, timeout)
+
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        return await self.client.wait_for_end(instance_id, timeout)
+
     async def statistics(self) -> HubStatistics:
         return await self.client.statistics()
 
