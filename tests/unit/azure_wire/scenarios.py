@@ -139,6 +139,8 @@ _ORCHESTRATORS: Mapping[str, Callable[..., Any]] = {
     "Retrying": orchestrators.retrying,
     "Eternal": orchestrators.eternal,
     "Large": orchestrators.large,
+    "Flaky": orchestrators.flaky,
+    "Starter": orchestrators.starter,
 }
 
 
@@ -182,12 +184,30 @@ async def _resumed(ran: Ran, instance_id: str) -> None:
     await ran.ended(instance_id)
 
 
+def _rewound_twice(orchestrator: str, input_json: str, first: str) -> Steps:
+    async def steps(ran: Ran, instance_id: str) -> None:
+        await ran.client.start(orchestrator, instance_id=instance_id, input_json=input_json)
+        await ran.ended(instance_id)
+        for reason in (first, "rewind 2"):
+            before = len(await ran.client.history(instance_id))
+            await ran.client.rewind(instance_id, reason)
+            await ran.until(instance_id, lambda state, length, at=before: length > at and state.status.is_terminal)
+
+    return steps
+
+
 async def _rewound(ran: Ran, instance_id: str) -> None:
     await ran.client.start("Failing", instance_id=instance_id, input_json='"r"')
     await ran.ended(instance_id)
     before = len(await ran.client.history(instance_id))
     await ran.client.rewind(instance_id, "try again")
     await ran.until(instance_id, lambda state, length: length == before + 8 and state.status.is_terminal)
+
+
+async def _detached(ran: Ran, instance_id: str) -> None:
+    await ran.client.start("Starter", instance_id="starter-done", input_json=f'"{instance_id}"')
+    await ran.ended("starter-done")
+    await ran.ended(instance_id)
 
 
 SCENARIOS: Mapping[str, tuple[str, Steps]] = {
@@ -211,6 +231,12 @@ SCENARIOS: Mapping[str, tuple[str, Steps]] = {
     "rewound": ("table", _rewound),
     "terminated-done": ("table", _terminated),
     "resumed-done": ("more", _resumed),
+    "started-by-orchestrator": ("functions-extension/hub", _detached),
+    "rewound-done": ("more", _rewound_twice("Flaky", '"rewound"', "rewind 1")),
+    "rewound-parent-done": (
+        "more",
+        _rewound_twice("Parent", '{"child":"Flaky","input":"rewound-child","id":"rewound-child"}', "rewind 1"),
+    ),
     "wide-done": ("more", _simply("FanOut", "150")),
 }
 """By instance id: the recording that has it, and what its client does."""
