@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
 import asyncpg
@@ -94,6 +94,7 @@ async def connect(settings: Settings, *, setup: str | None = None) -> Connection
             settings.dsn,
             timeout=_CONNECT_SECONDS,
             command_timeout=_CALL_SECONDS,
+            max_cached_statement_lifetime=0,  # what was prepared stays so
             server_settings={"application_name": f"durable-host {settings.hub}"[:63]},
         )
         if setup is not None:
@@ -223,6 +224,23 @@ class Pool:
                 raise
             self._give(connection)
             return found
+
+    async def prepare(self, count: int, first: Callable[[Connection, int], Awaitable[None]]) -> None:
+        """Open so many connections, as far as there may be, and make the first calls on each.
+
+        Raises:
+            StoreUnavailableError: that was not possible.
+        """
+        await asyncio.gather(*(self._prepare(number, first) for number in range(min(count, self._size))))
+
+    async def _prepare(self, number: int, first: Callable[[Connection, int], Awaitable[None]]) -> None:
+        connection = await self._take()
+        try:
+            await first(connection, number)
+        except BaseException as error:
+            self._drop(connection)
+            raise translate(error, self._settings) from error
+        self._give(connection)
 
     async def _take(self) -> Connection:
         while True:

@@ -101,6 +101,9 @@ def _connection(options: StorageOptions, values: Mapping[str, object], problems:
             )
             return ""
         dsn = found.strip()
+    if "#" in dsn:
+        problems.append(f"{where} holds a '#'; in a user name or password write it as %23.")
+        return ""
     try:
         parts = urlsplit(dsn)
         for place in parts.netloc.rpartition("@")[2].split(","):  # one server, or several to be tried in turn
@@ -109,9 +112,6 @@ def _connection(options: StorageOptions, values: Mapping[str, object], problems:
         parts = None
     if parts is None or parts.scheme.lower() not in _SCHEMES or "\0" in dsn:
         problems.append(f"{where} is not a connection string of PostgreSQL; it must look like {_EXAMPLE}.")
-        return ""
-    if parts.fragment:
-        problems.append(f"{where} holds a '#'; in a user name or password write it as %23.")
         return ""
     return dsn
 

@@ -19,7 +19,7 @@ from durable_host.errors import StoreError, StoreUnavailableError
 from durable_host.storage.contract import ActivityWorkItem, Lease
 
 from .answers import AT, KIND, LEASE, REF, Answer, Kind
-from .connection import Pool
+from .connection import Connection, Pool
 from .desk import Desk, Waiter
 from .giving import GivingBack
 from .grants import LEASE_BITS, Grants, InstanceToken
@@ -27,6 +27,7 @@ from .items import Locked, locked_instances, locked_tasks
 from .settings import Settings
 from .signals import Note, Signals
 from .statements import statements
+from .warming import warm
 from .watching import Watchers
 
 __all__ = ["Work"]
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 _SECOND = 1_000_000
 _LOCK_BATCH = 256
+_WARM = 3
+"""Connections that a worker has in use as a rule."""
 
 
 class Work:
@@ -77,7 +80,18 @@ class Work:
         """Somebody waits for news: see to it that they come, by themselves or when we look."""
         if self._poll is None and self._open and self.loop is not None:
             self.signals.listen()
+            if self.settings.worker:
+                self.track(self._warm())
             self._poll = self.loop.call_later(self._pause(), self._look)
+
+    async def _warm(self) -> None:
+        async def first(connection: Connection, number: int) -> None:
+            await warm(connection, self.sql, f"{self.owner}.{number}")
+
+        try:
+            await self.pool.prepare(_WARM, first)
+        except StoreError as error:
+            logger.debug("connections could not be prepared: %s", error)
 
     async def stop(self) -> None:
         """Finish what was begun, answer who waits, give leases back."""
