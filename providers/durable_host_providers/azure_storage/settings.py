@@ -12,6 +12,7 @@ import msgspec
 from durable_host.storage.contract import StorageOptions
 from durable_host_providers.azure_storage.layout import Layout
 from durable_host_providers.azure_storage.partitions import ManagerKind
+from durable_host_providers.azure_storage.wire.names import hub_name_problem
 
 __all__ = ["AzureSettings", "Configured", "read_settings"]
 
@@ -89,6 +90,10 @@ def read_settings(options: StorageOptions) -> tuple[Configured, list[str]]:
     reader = _Reader(options.settings, problems)
     tracking = reader.text("trackingStoreConnectionName") or reader.text("trackingStoreConnectionStringName")
     prefix = reader.text("trackingStoreNamePrefix") or _TRACKING
+    for path, name in (("extensions.durableTask.hubName", options.hub), (f"{_PREFIX}.trackingStoreNamePrefix", prefix)):
+        problem = hub_name_problem(name)
+        if problem is not None:
+            problems.append(f"{path} is {name!r}: {problem}.")
     layout = Layout(options.hub, reader.number("partitionCount", 4, 1, 16), prefix if tracking else None)
     settings = AzureSettings(
         layout,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from durable_host.storage.contract import StorageOptions
+from durable_host_providers.azure_storage.settings import read_settings
 from durable_host_providers.azure_storage.wire.keys import (
     SENTINEL,
     control_queue_of,
@@ -16,7 +20,7 @@ from durable_host_providers.azure_storage.wire.keys import (
     payload_prefixes,
     row_key,
 )
-from durable_host_providers.azure_storage.wire.names import hub_name_problem, sanitised_hub_name
+from durable_host_providers.azure_storage.wire.names import hub_name_problem
 
 
 @pytest.mark.parametrize(
@@ -115,19 +119,13 @@ def test_names_that_a_hub_may_not_have_are_told_why(name: str, problem: str) -> 
     assert problem in (hub_name_problem(name) or "")
 
 
-@pytest.mark.parametrize(
-    ("name", "sanitised"),
-    [
-        ("my-function-app", "myfunctionapp"),
-        ("", "DefaultTaskHub"),
-        ("--__", "DefaultTaskHub"),
-        ("1app", "t1app"),
-        ("a", "aHub"),
-        ("1", "t1Hub"),
-        ("x" * 60, "x" * 45),
-        ("MyApp", "MyApp"),
-    ],
-)
-def test_a_name_that_nobody_chose_is_made_usable(name: str, sanitised: str) -> None:
-    assert sanitised_hub_name(name) == sanitised
-    assert hub_name_problem(sanitised) is None
+def test_the_provider_refuses_a_name_that_no_queue_can_have() -> None:
+    options = StorageOptions(
+        hub="my_hub", settings={"trackingStoreConnectionName": "T", "trackingStoreNamePrefix": "1st"}, folder=Path()
+    )
+
+    assert read_settings(options)[1] == [
+        "extensions.durableTask.hubName is 'my_hub': it contains '_'; only A-Z, a-z and 0-9 are allowed.",
+        "extensions.durableTask.storageProvider.trackingStoreNamePrefix is '1st': it starts with '1'; it must start "
+        "with one of A-Z and a-z.",
+    ]

@@ -1,8 +1,8 @@
-"""Which names a hub may have, and which one it gets when nobody chose. Source: azure-storage-task-hub.md 1.2."""
+"""Which names a hub may have on Azure Storage. Source: azure-storage-task-hub.md 1.2."""
 
 from __future__ import annotations
 
-__all__ = ["MAX_HUB_NAME", "MIN_HUB_NAME", "hub_name_problem", "sanitised_hub_name"]
+__all__ = ["MAX_HUB_NAME", "MIN_HUB_NAME", "hub_name_problem"]
 
 MAX_HUB_NAME = 45
 """The reference takes 50, but fails at the first large message of a longer name than 49, and advertises 45."""
@@ -21,17 +21,3 @@ def hub_name_problem(hub: str) -> str | None:
         if not (character.isascii() and character.isalnum()):
             return f"it contains {character!r}; only A-Z, a-z and 0-9 are allowed"
     return None
-
-
-def sanitised_hub_name(name: str) -> str:
-    """A usable name made of one that nobody chose, for example that of the site.
-
-    Letters and digits of other scripts are kept, as the reference does, and then refused like a configured name.
-    """
-    kept = "".join(character for character in name if character.isalpha() or character.isdecimal())
-    if not kept:
-        return "DefaultTaskHub"
-    if kept[0].isnumeric():
-        kept = f"t{kept}"
-    kept = kept[:MAX_HUB_NAME]
-    return f"{kept}Hub" if len(kept) < MIN_HUB_NAME else kept
