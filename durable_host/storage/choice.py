@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from durable_host.config.known import AZURE_STORAGE_KEYS
+from durable_host.errors import ConfigurationError
 from durable_host.storage.contract import StorageProvider
 from durable_host.storage.registry import find_provider, load_provider, provider_for_url
 
@@ -98,7 +99,10 @@ def _choose(
     names = {key.lower(): value for key, value in settings.items()}
     connection = names.get("connectionname") or names.get("connectionstringname") or _DEFAULT_CONNECTION
     if isinstance(connection, str) and has_connection(connection):
-        azure = find_provider(_AZURE)
+        try:
+            azure = find_provider(_AZURE)
+        except ConfigurationError:  # its extra is not installed
+            azure = None
         if azure is not None:
             return StorageChoice(azure, settings, f"{connection} is set", automatic=True)
         reason = f"host.json names none; {connection} is set, but no provider for Azure Storage is installed"
