@@ -10,6 +10,7 @@ is read again only after it was written.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Collection, Sequence
 from datetime import timedelta
@@ -130,6 +131,8 @@ class BlobLeases:
         self._held: dict[str, _Held] = {}
         self._tokens: dict[str, str] = {}
         self._contents: dict[str, tuple[str, _Content]] = {}
+        self.looking = asyncio.Lock()
+        """Held by whoever lists and takes: what it listed must still be so when it takes."""
 
     @property
     def held(self) -> tuple[str, ...]:

@@ -121,10 +121,12 @@ class _BlobPartitionManager(ABC):
 
     async def _repeat(self, pause: float, job: Job) -> None:
         failures = 0
+        clock = self._context.environment.clock
         while True:
-            if self._context.environment.clock.monotonic() >= self._context.fence() and not self._stopping:
+            if clock.monotonic() >= self._context.fence() and not self._stopping:
                 await asyncio.sleep(_FENCED_S)  # what is ours may become another app's when its leases end
                 continue
+            began = clock.monotonic()
             try:
                 await job()
                 failures = 0
@@ -140,8 +142,11 @@ class _BlobPartitionManager(ABC):
                 # Whatever it is, a host that no longer renews is worse: its partitions would come and go.
                 logger.exception("partition job failed", extra={"event": "partition_job_failed"})
                 failures += 1
-            soon = min(_FIRST_PAUSE_S * 2.0 ** min(failures, 10), _LONGEST_PAUSE_S)
-            await asyncio.sleep(soon * (0.5 + self._context.environment.ids.uniform()) if failures else pause)
+            if failures:
+                soon = min(_FIRST_PAUSE_S * 2.0 ** min(failures, 10), _LONGEST_PAUSE_S)
+                await asyncio.sleep(soon * (0.5 + self._context.environment.ids.uniform()))
+            else:
+                await asyncio.sleep(max(pause - (clock.monotonic() - began), 0.0))
 
     async def _end_drained(self) -> None:
         while True:
@@ -195,7 +200,7 @@ class _BlobPartitionManager(ABC):
         self, leases: BlobLeases, *, steal: bool, among: Collection[str], taken: Callable[[BlobLease], None]
     ) -> None:
         """List, decide, take; calls `taken` for each that is ours now."""
-        async with asyncio.timeout(self._look_s):
+        async with leases.looking, asyncio.timeout(self._look_s):
             listed = await leases.list()
             self._note_others(listed)
             within = [lease for lease in listed if lease.queue in among]
@@ -242,7 +247,10 @@ class SafePartitionManager(_BlobPartitionManager):
         await self._renew(self._ownerships)
 
     async def _look_for_intents(self) -> None:
-        await self._look(self._intents, steal=True, among=self._context.queues, taken=lambda _: None)
+        taken: list[BlobLease] = []
+        await self._look(self._intents, steal=True, among=self._context.queues, taken=taken.append)
+        if taken:
+            await self._look_for_ownerships()
 
     async def _look_for_ownerships(self) -> None:
         await self._look(self._ownerships, steal=False, among=self._intents.held, taken=self._owned)

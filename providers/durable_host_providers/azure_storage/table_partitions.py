@@ -38,6 +38,7 @@ from durable_host_providers.azure_storage.ports import (
     TableAction,
     TableOperation,
 )
+from durable_host_providers.azure_storage.together import together
 
 __all__ = ["TablePartitionManager"]
 
@@ -176,9 +177,7 @@ class TablePartitionManager:
         plan = plan_pass(rows, view)
         self.others = plan.others
         await self._write(holdings, plan.own, asked_at)
-        for write in plan.wanted:
-            if write.owned:
-                await self._create(write.row.queue)
+        await together(self._create(write.row.queue) for write in plan.wanted if write.owned)
         await self._write(holdings, plan.wanted, asked_at)
         self._next_pass = asked_at + self._pause(plan, view)
 

@@ -98,7 +98,7 @@ async def test_partitions_of_a_killed_host_are_taken_when_its_leases_end(kind: s
         cluster.kill(first)
         took = await cluster.until(cluster.settled, 60)
 
-        assert took <= (46 if kind == "safe" else 41)
+        assert took <= 40.5
         assert cluster.overlaps == []
 
 
