@@ -15,8 +15,9 @@ from typing import Any
 from benchmarks.hosted import measure_host
 from benchmarks.hosts import measure_hosts
 from benchmarks.measure import median
-from benchmarks.places import PEER_PYTHON, PEERS, Figures, Places, run_ours, run_peer
-from benchmarks.workloads import PROVIDERS, WORKLOADS, Workload
+from benchmarks.places import PEER_PYTHON, PEERS, ROOT, Figures, Places, run_ours, run_peer
+from benchmarks.workloads import AZURE, PROVIDERS, REPLAY, WORKLOADS, Workload
+from durable_host.storage.registry import provider_names
 
 __all__ = ["main"]
 
@@ -26,7 +27,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure durable_host, and peers beside it."
     )
-    parser.add_argument("--provider", default="sqlite", choices=PROVIDERS)
+    installed = [provider for provider in PROVIDERS if provider in provider_names()]
+    parser.add_argument("--provider", default="sqlite", choices=installed)
     parser.add_argument(
         "--peer",
         action="append",
@@ -47,6 +49,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unknown workloads {unknown}; known on {parsed.provider}: {', '.join(available)}")
     if parsed.quick:
         parsed.runs = 1
+    if parsed.provider == AZURE:
+        if parsed.peer:
+            parser.error("on Azure Storage the replay of the reference's requests is the peer; leave --peer out")
+        parsed.peer, parsed.no_sync = [REPLAY], True
+        return parsed
     if "absurd" in parsed.peer and parsed.provider != "postgres":
         parser.error("--peer absurd runs on PostgreSQL only; add --provider postgres, or leave it out")
     if parsed.peer and not PEER_PYTHON.exists():
@@ -150,7 +157,12 @@ def _machine(options: argparse.Namespace, places: Places) -> dict[str, object]:
     if places.server is not None:
         facts["asyncpg"] = version("asyncpg")
         facts["postgres"] = places.server.execute("SHOW server_version")[0][0]
+    if options.provider == AZURE:
+        package = json.loads((ROOT / "tests" / "servers" / "package.json").read_text(encoding="utf-8"))
+        facts["azurite"] = package["dependencies"]["azurite"]
     for peer in options.peer:
+        if peer == REPLAY:
+            continue
         code = f"from importlib.metadata import version; print(version('{PEERS[peer]}'))"
         done = subprocess.run([str(PEER_PYTHON), "-c", code], stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:

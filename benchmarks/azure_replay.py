@@ -1,6 +1,8 @@
 """The bare requests of the reference library on Azure Storage, without the library: what the service alone costs.
 
-    python -m benchmarks.azure_replay FAMILY SIZE CONNECTION_STRING     prints one JSON object with the figures
+    python -m benchmarks.azure_replay FAMILY SIZE     prints one JSON object with the figures
+
+The account is that of the app setting `AzureWebJobsStorage`, and empty.
 
 Azurite, not the host, bounds much of what is measured on it, and differs from machine to machine. So a ratio to this
 replay, in the same run, is what counts. A client and a host take the steps of DurableTask.AzureStorage
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import defaultdict
@@ -39,6 +42,7 @@ __all__ = ["main", "replayed"]
 
 T = TypeVar("T")
 
+SETTING = "AzureWebJobsStorage"
 CHAIN = 5
 IN_FLIGHT = 256
 PARTITIONS = 4
@@ -282,8 +286,8 @@ async def replayed(family: str, size: int, connection: str) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Replay one workload."""
-    family, size, connection = arguments
-    print(json.dumps(asyncio.run(replayed(family, int(size), connection))))
+    family, size = arguments
+    print(json.dumps(asyncio.run(replayed(family, int(size), os.environ[SETTING]))))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import cpu_seconds, median, percentile, rss_mib
-from benchmarks.workloads import SERVER_PID
+from benchmarks.workloads import AZURE, SERVER_PID
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.environment import system_environment
@@ -75,7 +75,8 @@ def sync_fan(context: DurableOrchestrationContext) -> Generator[Any, Any, int]:
 
 
 def open_store(provider: str, url: str) -> TaskHubStore:
-    options = StorageOptions(hub="benchmark", settings={}, folder=Path.cwd(), url=None if provider == "memory" else url)
+    address = None if provider in {"memory", AZURE} else url
+    options = StorageOptions(hub="benchmark", settings={}, folder=Path.cwd(), url=address, setting=os.environ.get)
     return load_provider(provider).open(options, system_environment()).hub
 
 
@@ -174,6 +175,12 @@ async def _check(client: TaskHubClient, family: str, size: int) -> None:
     assert not found, sorted(found)
 
 
+def _requests(store: TaskHubStore, before: int, size: int) -> dict[str, float]:
+    """Requests for each of the workload's units, where the store counts them."""
+    made = sum(store.requests().values()) - before
+    return {"requests": made / size} if made else {}
+
+
 async def _main(action: str, family: str, size: int, kind: str, provider: str, url: str) -> dict[str, Any]:
     store = open_store(provider, url)
     if action == "check":
@@ -184,12 +191,16 @@ async def _main(action: str, family: str, size: int, kind: str, provider: str, u
         await store.create()
         async with store:
             client = TaskHubClient(store)
+            before = sum(store.requests().values())
             figures = await _starts(client, size)
+            figures |= _requests(store, before, size)
             if provider == "memory":
                 await _check(client, family, size)
         return figures
     async with make_worker(store) as worker:
+        before = sum(store.requests().values())
         figures = await asyncio.wait_for(_with_worker(worker.client, family, size, kind), timedelta(minutes=5).seconds)
+        figures |= _requests(store, before, size)
         if provider == "memory":
             await _check(worker.client, family, size)
     return figures

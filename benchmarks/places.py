@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.workloads import SERVER_PID
+from benchmarks.workloads import AZURE, REPLAY, SERVER_PID
 
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
@@ -40,6 +40,7 @@ class Places:
     def __init__(self, provider: str) -> None:
         self.provider = provider
         self.server: PostgresServer | None = None
+        self._connection: str | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Places:
@@ -61,6 +62,13 @@ class Places:
             with fresh_database(self.server) as url:
                 yield url
             return
+        if self.provider == AZURE:
+            from benchmarks.azurite import fresh_azurite  # the client libraries are installed for tests only
+
+            with fresh_azurite() as server:
+                self._connection = server.connection_string
+                yield "azureStorage:"
+            return
         with tempfile.TemporaryDirectory() as folder:
             yield f"sqlite:///{Path(folder) / 'hub.db'}"
 
@@ -70,6 +78,8 @@ class Places:
         environment = {**os.environ, "PYTHONPATH": path}
         if self.server is not None:
             environment[SERVER_PID] = str(self.server.pid)
+        if self._connection is not None:
+            environment["AzureWebJobsStorage"] = self._connection
         return environment
 
     def call(self, command: Sequence[str]) -> Figures:
@@ -106,6 +116,8 @@ def run_ours(places: Places, family: str, size: int, kind: str) -> Figures:
 def run_peer(places: Places, peer: str, family: str, size: int, kind: str) -> Figures:
     """One run of a peer in a fresh place; another process reads the results back."""
     with places.fresh() as url:
+        if peer == REPLAY:
+            return places.call([sys.executable, "-m", "benchmarks.azure_replay", family, str(size)])
         tail = [family, str(size), kind, url]
         script = str(ROOT / "benchmarks" / f"peer_{peer}.py")
         figures = places.call([str(PEER_PYTHON), script, "run", *tail])
