@@ -149,13 +149,19 @@ class GivingBack:
             Lease(each.key, each.token, self._work.settings.lease) if each.token in current else None for each in leases
         ]
 
-    def renewed(self, leases: Sequence[Lease | None]) -> None:
-        """These leases were renewed: if one had ended, what came meanwhile was not told to the holder."""
-        for lease in leases:
-            if lease is not None and isinstance(lease.token, InstanceToken):
-                grant = self._work.grants.find(lease.token)
-                if grant is not None and grant.held:
-                    self._work.grants.arrived[grant.ref] = None
+    def renewed(self, asked: Sequence[Lease], leases: Sequence[Lease | None]) -> None:
+        """What became of leases: if one had ended, what came meanwhile was not told to the holder."""
+        grants = self._work.grants
+        for before, after in zip(asked, leases, strict=True):
+            if not isinstance(before.token, InstanceToken):
+                continue
+            grant = grants.find(before.token)
+            if grant is None:
+                continue
+            if after is None:
+                grants.drop(grant.ref)
+            elif grant.held:
+                grants.arrived[grant.ref] = None
         self._work.consider()
 
     async def set_aside(self, spoilt: Spoilt) -> None:

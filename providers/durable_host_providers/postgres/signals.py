@@ -33,6 +33,9 @@ _PAUSE = 0.005
 _LATER = 0.05
 """The same for those that nobody is in a hurry to know."""
 
+_HEARD_BY = 0.3
+"""Seconds after which everybody has heard of us."""
+
 _ROOM = 6_000
 """Bytes of ids in a note; a payload takes less than 8,000."""
 
@@ -202,6 +205,8 @@ class Signals:
         self.is_listening = True
         self._heard(Note(all=True, i=True, a=True))  # whatever was said meanwhile
         self.tell(hello=True)
+        # Those who had no peers tell us nothing until they have heard this.
+        loop.call_later(_HEARD_BY, self._heard, Note(all=True, i=True, a=True))
         while not closed.done():
             others = await connection.fetch(
                 "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid "

@@ -93,7 +93,7 @@ def _values(row: Any) -> Sequence[object]:
     try:
         return list(cast("Iterable[object]", row) if values is None else values())
     except TypeError:
-        return list(vars(row).values())
+        return list(cast("dict[str, object]", vars(row)).values())
 
 
 def _no_transaction() -> UnsupportedError:

@@ -397,6 +397,8 @@ class Work:
         self._heard(Note(all=True, i=True, a=True))
 
     def _heard(self, note: Note) -> None:
+        if not self._open:
+            return
         if note.all:
             self.grants.look_at_all()
             self.watchers.tell_all()
