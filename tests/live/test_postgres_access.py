@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,3 +212,65 @@ def test_deleting_a_hub_leaves_the_others(tmp_path: Path, postgres_database: str
     assert gone.returncode == 0, gone.stderr
     assert command_line("hub", "info", app, "--storage", postgres_database, "--hub", "Two").returncode == 0
     _refused(command_line("hub", "info", app, "--storage", postgres_database, "--hub", "One"))
+
+
+def test_hosts_that_start_together_on_an_empty_database_take_turns(tmp_path: Path, postgres_database: str) -> None:
+    app = make_app(tmp_path / "app")
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-m", "durable_host", "hub", "create", str(app), "--storage", postgres_database],
+            env=source_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+
+    ended = [(each.communicate(timeout=60)[0], each.returncode) for each in together]
+
+    assert [code for _, code in ended] == [0, 0, 0, 0], ended
+    with psycopg.connect(postgres_database) as connection:
+        assert connection.execute("SELECT count(*) FROM durable_host.version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM durable_host.hubs").fetchone() == (1,)
+
+
+def test_tables_older_than_the_code_are_for_their_owner_to_update(
+    tmp_path: Path, postgres_server: PostgresServer, roles: str
+) -> None:
+    app = make_app(tmp_path / "app")
+    _prepared(postgres_server, roles, app)
+    _run(postgres_server, roles, OWNER, "UPDATE durable_host.version SET version = version - 1")
+    url = postgres_server.url(roles, user=APP)
+
+    started = _refused(command_line("start", app, "--port", "0", "--storage", url))
+    asked = _refused(command_line("instances", "list", app, "--storage", url))
+
+    assert "durable-host hub create" in started, started
+    assert "durable-host hub create" in asked, asked
+
+
+def test_a_hub_is_not_deleted_under_a_running_host(tmp_path: Path, postgres_database: str) -> None:
+    app = make_app(tmp_path / "app")
+
+    with HostProcess(app, "--storage", postgres_database) as host:
+        host.request("POST", "/api/start/waiter/a")
+        said = _refused(command_line("hub", "delete", app, "--storage", postgres_database, "--yes"))
+        host.request("POST", "/runtime/webhooks/durabletask/instances/a/raiseEvent/go", 7)
+        assert host.complete("/runtime/webhooks/durabletask/instances/a")["output"] == 7
+
+    assert "in use by a host" in said, said
+    assert command_line("hub", "delete", app, "--storage", postgres_database, "--yes").returncode == 0
+
+
+def test_a_database_that_cannot_hold_every_character_is_refused(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    app = make_app(tmp_path / "app")
+    postgres_server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+
+    said = _refused(command_line("start", app, "--port", "0", "--storage", postgres_server.url("latin")))
+    postgres_server.drop_database("latin")
+
+    assert "LATIN1" in said, said
+    assert "UTF8" in said, said
