@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from durable_host.engine.client import TaskHubClient
+from durable_host.storage.registry import open_hub
 from tests.live.host_app import wait_until
 from tests.live.several_hosts import LEASE_SECONDS, SeveralHosts, begun, is_ready, paused, processes
 from tests.servers.postgres import PostgresServer
@@ -57,6 +61,21 @@ def test_an_event_reaches_an_instance_that_another_host_started(hosts: SeveralHo
     hosts.check(first)
 
     assert time.monotonic() - begin < 5, "other hosts are woken, they do not poll for each event"
+
+
+async def test_who_waits_in_another_process_hears_of_the_end(hosts: SeveralHosts) -> None:
+    (host,) = hosts.start()
+    async with open_hub(hosts.storage, "Hub") as store:
+        client = TaskHubClient(store)
+        late: list[float] = []
+        for number in range(5):
+            assert await asyncio.to_thread(hosts.instance, host, "chain", f"i{number}", steps=3, seconds=0.3) == 202
+            state = await client.wait_for_completion(f"i{number}", timeout=timedelta(seconds=20))
+            late.append((datetime.now(UTC) - state.updated_at).total_seconds())
+    hosts.check(host)
+
+    # Without word from the host a waiting store looks every two seconds or less often.
+    assert sorted(late)[2] < 1, late
 
 
 def test_a_killed_hosts_work_is_taken_over_when_its_leases_end(hosts: SeveralHosts) -> None:
