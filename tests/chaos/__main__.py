@@ -91,7 +91,7 @@ def _tell(report: Report) -> None:
 def _table(title: str, counts: Mapping[str, int]) -> None:
     _say(f"\n{title}:")
     for name, count in sorted(counts.items()):
-        _say(f"  {name:28} {count:>10,}")
+        _say(f"  {name:60} {count:>10,}")
 
 
 if __name__ == "__main__":

@@ -187,6 +187,8 @@ class _Run:
         journals = {file: file.stat().st_size for file in self.options.folder.glob("*.journal")}
         while not any(_has_commit(file, size) for file, size in journals.items()):
             await asyncio.sleep(0.02)
+            if not self.store.is_up:
+                return  # there will be another return
             if not any(slot.is_able for slot in self.slots):
                 began = loop.time()  # nobody is there to do it
             if loop.time() - began > self.store.returns_within:
@@ -242,6 +244,9 @@ class _Run:
         report.counts["events in their histories"] = events
         report.counts["commits seen"] = len(final.commits)
         report.counts["runs of activities"] = runs.total()
+        self.store.tell(report.counts)
+        if report.counts["deadlocks"]:
+            report.problems.append(f"the server has found {report.counts['deadlocks']} deadlocks; rows have an order")
         report.counts["results used"] = len(used_results(final))
         if self.resumed:
             report.figures["longest time from the store's return to a commit"] = f"{max(self.resumed):.2f} s"

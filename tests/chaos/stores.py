@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import signal
 import sqlite3
 from abc import ABC, abstractmethod
@@ -33,6 +34,7 @@ class Store(ABC):
         returns_within: seconds after which hosts must commit again once it is back.
         down: set while it is out of reach because of a strike, and while hosts may still suffer from that.
         on_return: called when it has come back.
+        is_up: whether it can be reached now.
     """
 
     url: str
@@ -43,6 +45,7 @@ class Store(ABC):
     def __init__(self) -> None:
         self.down = asyncio.Event()
         self.on_return: Callable[[], None] = lambda: None
+        self.is_up = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,6 +54,9 @@ class Store(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         pass
+
+    def tell(self, counts: Counter[str]) -> None:  # noqa: B027  # not every store keeps a log
+        """Count what the store itself has noticed."""
 
     @abstractmethod
     async def suffer(self, strike: Strike, counts: Counter[str]) -> None:
@@ -89,10 +95,12 @@ class SqliteStore(Store):
                     await asyncio.sleep(0.001)
             counts["locks"] += 1
             self.down.set()
+            self.is_up = False
             await asyncio.sleep(0.5 + 6.5 * strike.strength)
             other.execute("ROLLBACK")
         finally:
             other.close()
+            self.is_up = True
             self.on_return()
             self.down.clear()
 
@@ -134,12 +142,20 @@ class PostgresStore(Store):
                     counts["connections cut"] += self._cut_one(strike.chance)
                 case _:
                     self.down.set()
+                    self.is_up = False
                     self._falls += 1
                     await self._fell(strike, counts)
+                    self.is_up = True
                     self.on_return()
                     # What started meanwhile may not have noticed yet.
                     asyncio.get_running_loop().call_later(_AFTERMATH_SECONDS, self._stands, self._falls)
                     await asyncio.sleep(1)
+
+    def tell(self, counts: Counter[str]) -> None:
+        log = self._server.printed()
+        counts["deadlocks"] += log.count("deadlock detected")
+        for error, number in Counter(re.findall(r" ERROR: +(.*)", log)).items():
+            counts[f"server: {error}"[:60]] += number
 
     def _stands(self, falls: int) -> None:
         if falls == self._falls:
