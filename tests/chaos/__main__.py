@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = asyncio.run(run(options, _say))
         _tell(report)
+        if report.problems:
+            kind = options.storage.partition(":")[0]
+            _say(f'The same again: make chaos SECONDS={options.seconds:g} ARGS="--storage {kind} --seed {seed}"')
         keep = bool(report.problems) or given.keep
     except KeyboardInterrupt:
         keep = given.keep
