@@ -247,3 +247,22 @@ def test_commands_of_compose_give_two_hosts_on_one_hub(
 
     assert status["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
     assert json.loads(keys.stdout)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("storage", ["postgres", "postgresql://user:s3cret@127.0.0.1:1/db"])
+def test_without_the_extra_the_missing_driver_is_named(plain_environment: Path, tmp_path: Path, storage: str) -> None:
+    done = subprocess.run(
+        [str(plain_environment / "durable-host"), "start", str(_app(tmp_path)), "--storage", storage],
+        env=_environment(plain_environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "install durable-host[postgres]" in done.stdout
+    assert "s3cret" not in done.stdout
+    assert "Traceback" not in done.stdout
