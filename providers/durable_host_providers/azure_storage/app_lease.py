@@ -165,6 +165,7 @@ class LeasedPartitions:
         self._ids = environment.ids
         self._manager: PartitionManager | None = None
         self._refused = False
+        self._troubled = False
         self.others = False
 
     @property
@@ -185,11 +186,17 @@ class LeasedPartitions:
         try:
             if await self._lease.acquire():
                 logger.info("app lease taken", extra={"event": "app_lease_taken", "lease_id": self._lease.id})
-                self._refused = False
+                self._refused = self._troubled = False
                 return None
             owner = await self._lease.owner()
         except (StoreError, TimeoutError) as error:
-            logger.warning("app lease cannot be taken: %s", error, extra={"event": "app_lease_trouble"})
+            if not self._troubled:
+                self._troubled = True
+                logger.warning(
+                    "app lease cannot be taken: %s; trying again",
+                    error or type(error).__name__,
+                    extra={"event": "app_lease_trouble"},
+                )
             return min(_LONGEST_PAUSE_S, self._lease.retry_s) * (0.5 + self._ids.uniform())
         retry_s = self._lease.retry_s
         if not self._refused:
@@ -230,8 +237,14 @@ class LeasedPartitions:
             await asyncio.sleep(pause)
             try:
                 held = await self._lease.renew()
-            except (StoreError, TimeoutError):
+            except (StoreError, TimeoutError) as error:
                 failures += 1
+                if failures == 3:
+                    logger.warning(
+                        "app lease cannot be renewed: %s; nothing is fetched once it has ended",
+                        error or type(error).__name__,
+                        extra={"event": "app_lease_trouble"},
+                    )
                 continue
             failures = 0
             if not held:

@@ -262,6 +262,26 @@ async def test_a_host_that_cannot_renew_stops_fetching_when_the_lease_ends() -> 
 
 
 @pytest.mark.simulated
+async def test_trouble_and_a_refusal_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = await new_cluster()
+    async with cluster.running():
+        red = cluster.start("red/1")
+        await cluster.until(cluster.settled, 5)
+        blue = cluster.start("blue/1")
+        await asyncio.sleep(300)
+        blue.faults.cut_off = red.faults.cut_off = True
+        await asyncio.sleep(300)
+
+    told = [record.getMessage() for record in caplog.records if "app lease" in record.getMessage()]
+    assert sum("cannot be taken" in text for text in told) == 1
+    assert sum("cannot be renewed" in text for text in told) == 1
+    refusals = [record.getMessage() for record in caplog.records if "another app" in record.getMessage()]
+    assert len(refusals) == 1
+    assert app_lease_id("red") in refusals[0]
+    assert "hubName" in refusals[0]
+
+
+@pytest.mark.simulated
 async def test_a_host_of_one_app_that_is_not_used_needs_two_requests_a_minute() -> None:
     cluster = await new_cluster()
     async with cluster.running():
