@@ -1,0 +1,51 @@
+"""Guards of the Azure Storage provider, each switched off: then runs fail that else succeed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from durable_host.testing.simulation import run
+from tests.simulation.azure_storage_hub import AzureStorageHub
+from tests.simulation.scenarios import SCENARIOS
+
+_LIMIT = 1_500.0
+"""Virtual seconds after which a run is stuck; guarded ones need a third of it."""
+
+
+def failing(scenario: str, seeds: range, guard: str) -> int:
+    """How many runs fail without a guard of the committer."""
+
+    class Unguarded(AzureStorageHub):
+        async def open(self, *arguments: Any) -> Any:
+            store = await super().open(*arguments)
+            assert hasattr(store, "committer")
+            setattr(store.committer, guard, False)
+            return store
+
+    def hub(random: Random) -> AzureStorageHub:
+        return Unguarded(random)
+
+    made = SCENARIOS[scenario]()
+    load = replace(made.load, limit=_LIMIT)
+    return sum(bool(run(made, seed, hub=hub, load=load).violations) for seed in seeds)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    """Faults by the thousand are nothing to log."""
+    logs = [logging.getLogger(name) for name in ("durable_host", "durable_host_providers")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    yield
+    for log, level in zip(logs, levels, strict=True):
+        log.setLevel(level)
+
+
+def test_history_before_messages_loses_work() -> None:
+    assert failing("chain", range(4), "messages_first") > 0
