@@ -130,13 +130,17 @@ class _Process(AzureTaskHubStore):
 
 
 class AzureStorageHub(SimulatedHub):
-    """A hub on a made-up account."""
+    """A hub on a made-up account.
+
+    Attributes:
+        without: guards of the committer that are switched off, for negative controls.
+    """
 
     name = "azureStorage"
     points = PORT_POINTS
     rows = CRASH_TABLE
     call_rates = False
-    store: type[_Process] = _Process
+    without: tuple[str, ...] = ()
 
     def __init__(self, random: Random) -> None:
         self.service = SimulatedService(simulated_environment().clock.now, random=random, twice=0.01, page_size=7)
@@ -157,7 +161,10 @@ class AzureStorageHub(SimulatedHub):
             calm = simulated_environment("hub")
             await TaskHub(SimulatedAccount(self.service), self.settings.layout, ManagerKind.TABLE, calm).create()
         trouble = _Trouble(plan, crash, random)
-        return self.store(self.service, self.settings, environment, trouble, worker=crash is not None)
+        store = _Process(self.service, self.settings, environment, trouble, worker=crash is not None)
+        for guard in self.without:
+            setattr(store.committer, guard, False)
+        return store
 
     def vanish(self, store: TaskHubStore) -> None:
         assert isinstance(store, _Process)
