@@ -41,7 +41,8 @@ async def test_the_first_calls_reach_every_part_and_are_undone(postgres_database
 
         await warm(recording, statements("durable_host"), "first")  # type: ignore[arg-type]
 
-        started, alone, stepped, completed, committed, *_ = recording.answers
+        new, started, alone, stepped, completed, committed, *_ = recording.answers
+        assert len(new) == 1
         assert [row[0] for row in started] == [8]
         assert tuple(alone[0]) == (True, True)
         assert list(stepped) == []

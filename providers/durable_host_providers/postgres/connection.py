@@ -242,6 +242,17 @@ class Pool:
             raise translate(error, self._settings) from error
         self._give(connection)
 
+    async def replan(self) -> None:
+        """Forget the plans of connections that nobody uses just now: the tables may have grown since they were made."""
+        free, self._free = self._free, []
+        for connection in free:
+            try:
+                await connection.execute("DISCARD PLANS")
+            except Exception:  # it is of no use any more
+                self._drop(connection)
+            else:
+                self._give(connection)
+
     async def _take(self) -> Connection:
         while True:
             if self._closed:

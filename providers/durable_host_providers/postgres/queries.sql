@@ -1,3 +1,24 @@
+-- name: start_alone
+-- One start of an instance that is new, without tags, like the function `start` at a fraction of its price. No row: an
+-- instance of this id is there already, and nothing has happened.
+WITH now AS MATERIALIZED (
+    SELECT durable_host.now_micros() AS micros
+), fresh AS (
+    INSERT INTO durable_host.instances (
+        hub, instance_id, wake_at, lease, start_id, status, execution_id, name, parent_id, created_at, updated_at,
+        pending, state, input
+    )
+    SELECT $1, $5, CASE WHEN $4 AND $8::bigint IS NULL THEN now.micros + $3 ELSE greatest($8, now.micros) END,
+        CASE WHEN $4 AND $8::bigint IS NULL THEN $2::bigint END, $6, $10, $11, $12, $13, $14, $14, true, $15, $16
+    FROM now
+    ON CONFLICT (hub, instance_id) DO NOTHING
+    RETURNING ref, lease
+), placed AS (
+    INSERT INTO durable_host.messages (hub, ref, due, arrived_at, visible_at, id, execution_id, event)
+    SELECT $1, fresh.ref, greatest($8, now.micros), now.micros, $8, $6, $7, $9 FROM fresh, now
+)
+SELECT ref, lease FROM fresh
+
 -- name: step_alone
 -- The usual step of one instance, or its first one, like the function `step` at a fraction of its price: no arrays, nothing to interpret.
 -- Says whether the row was as remembered (else nothing happens), and whether the activity was new.
@@ -7,7 +28,7 @@ WITH now AS MATERIALIZED (
     UPDATE durable_host.instances i SET
         generation = $19, length = $8, updated_at = $9, state = $10, custom_status = $11, status = $20, pending = false
     FROM now
-    WHERE i.ref = $4 AND i.lease = $5 AND i.wake_at > now.micros AND i.generation IS NOT DISTINCT FROM $6
+    WHERE i.ref = $4 AND i.lease = $5 AND coalesce(i.wake_at, 0) > now.micros AND i.generation IS NOT DISTINCT FROM $6
         AND i.length IS NOT DISTINCT FROM $7 AND i.execution_id = $12 AND i.status = $13
     RETURNING i.ref
 ), appended AS (

@@ -268,12 +268,8 @@ class PostgresTaskHubStore(TaskHubStore):
         return await self._starts.put(Start(start, replaceable))
 
     async def _start(self, calls: Sequence[Start]) -> Sequence[bool]:
-        work, starts = self.work, Starts(calls)
-
-        def make(message_id: str, token: InstanceToken, until: float) -> Locked:
-            return starts.make(work.grants, message_id, token, until)
-
-        taken = await self._writing.start_instances(starts.columns(), starts.states, make)
+        starts = Starts(calls)
+        taken = await self._writing.start_instances(starts)
         for call, state in zip(calls, starts.states, strict=True):
             if call.message.id in taken:
                 self._watchers.tell({call.message.target: state})

@@ -33,6 +33,9 @@ async def warm(connection: Connection, sql: Statements, name: str) -> None:
 async def _calls(connection: Connection, sql: Statements, name: str) -> None:
     first = (_HUB, _LEASE, _LENGTH)
     starts = [[name], ["m"], [None], [None], [_TEXT], ["Pending"], ["e"], ["n"], [None], [0], [_TEXT], [None], [""]]
+    await connection.fetch(
+        sql["start_alone"], *first, True, f"{name}0", "m", None, None, _TEXT, "Pending", "e", "n", None, 0, _TEXT, None
+    )
     answers = await connection.fetch(sql["start"], *first, 1, *starts, None, None, None)
     ref = next(answer[1] for answer in answers)
     # length, updated_at, state, custom status, execution, status, events, folded, activity, task, locked, ...

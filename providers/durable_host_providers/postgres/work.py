@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 _SECOND = 1_000_000
 _LOCK_BATCH = 256
+_REPLAN = 60.0
+"""Seconds for which plans are kept at most, while there is work."""
+
 _WARM = 3
 """Connections that a worker has in use as a rule."""
 
@@ -55,6 +58,8 @@ class Work:
         self._clock = environment.clock
         self.length = settings.lease // timedelta(microseconds=1)
         self._calls = 0
+        self._replans = 0
+        self._planned = (0.0, 0)
         self.giving = GivingBack(self)
         self.instances: Desk[Locked] = Desk(self.giving.put_back_instances)
         self.activities: Desk[ActivityWorkItem] = Desk(self.giving.put_back_activities)
@@ -394,6 +399,11 @@ class Work:
         if self.loop is None or not self._open:
             return
         self._poll = self.loop.call_later(self._pause(), self._look)
+        if self._calls != self._planned[1] and self.loop.time() >= self._planned[0]:
+            # Soon at first, when tables grow from nothing, then once a minute.
+            self._replans += 1
+            self._planned = (self.loop.time() + min(_REPLAN, 2.0**self._replans), self._calls)
+            self.track(self.pool.replan())
         self._heard(Note(all=True, i=True, a=True))
 
     def _heard(self, note: Note) -> None:

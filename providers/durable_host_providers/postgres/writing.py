@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from durable_host.model.instance import InstanceState
 from durable_host.model.messages import ActivityTask
 from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, Checkpoint, CommitOutcome
 
-from .answers import KIND, LEASE, MESSAGE, REF, Kind
+from .answers import KIND, LEASE, MESSAGE, REF, Answer, Kind
 from .checkpoints import Batch, Run, message_columns, run_of_rows
 from .connection import NotAsRememberedError
 from .grants import ActivityToken, InstanceToken
 from .items import Locked
+from .starts import Starts
 from .steps import Steps, is_step
 from .work import Work
 
 __all__ = ["Writing"]
-
-Make = Callable[[str, InstanceToken, float], Locked]
 
 
 class Writing:
@@ -240,30 +239,31 @@ class Writing:
             self._work.instances.settle(room, locked)
             self._work.consider()
 
-    async def start_instances(self, columns: Sequence[object], states: Sequence[InstanceState], make: Make) -> set[str]:
-        """Store starts; returns the message ids of those that were taken.
-
-        Args:
-            make: the work item of a start that is new: message id, row → `Locked`.
-        """
+    async def start_instances(self, starts: Starts) -> set[str]:
+        """Store starts; returns the message ids of those that were taken."""
         lease, until = self._work.next_lease(), self._work.until()
-        handed = 0 if self._work.instances_expected else self._work.instances.reserve(len(states))
+        handed = 0 if self._work.instances_expected else self._work.instances.reserve(len(starts.calls))
         locked: list[Locked] = []
         try:
-            answers = await self._work.call("start", lease, [handed, *columns])
-            taken = {answer[MESSAGE]: answer for answer in answers if answer[KIND] == Kind.CREATED}
+            answers: Sequence[Answer] = ()
+            created: list[tuple[str, int | None, int | None]] = []
+            if starts.is_alone:
+                rows = await self._work.call("start_alone", lease, [bool(handed), *starts.values()])
+                created = [(starts.calls[0].message.id, ref, given) for ref, given in rows]
+            if not created:
+                answers = await self._work.call("start", lease, [handed, *starts.columns()])
+                created = [(each[MESSAGE], each[REF], each[LEASE]) for each in answers if each[KIND] == Kind.CREATED]
             waiting = False
-            for answer in taken.values():
-                if answer[LEASE] is not None:
-                    item: Locked = make(answer[MESSAGE], InstanceToken(answer[LEASE], answer[REF]), until)
-                    locked.append(item)
-                elif answer[REF] is not None:
+            for message_id, ref, given in created:
+                if ref is not None and given is not None:
+                    locked.append(starts.make(self._work.grants, message_id, InstanceToken(given, ref), until))
+                elif ref is not None:
                     waiting = True
             if waiting:
                 self._work.instances_expected = True
             self._work.signals.tell(instances=waiting)
             locked += self._work.absorb(answers, until)
-            return set(taken)
+            return {message_id for message_id, _, _ in created}
         finally:
             self._work.instances.settle(handed, locked)
             self._work.consider()

@@ -60,9 +60,9 @@ CREATE INDEX instances_by_status ON durable_host.instances (hub, status, instanc
 -- For query_instances by name.
 CREATE INDEX instances_by_name ON durable_host.instances (hub, name, instance_id);
 -- For query_instances by creation time.
-CREATE INDEX instances_by_creation ON durable_host.instances (hub, created_at, instance_id);
+CREATE INDEX instances_by_creation ON durable_host.instances (hub, created_at);
 -- For query_instances by time of the last change.
-CREATE INDEX instances_by_change ON durable_host.instances (hub, settled_at, instance_id) WHERE settled_at IS NOT NULL;
+CREATE INDEX instances_by_change ON durable_host.instances (hub, settled_at) WHERE settled_at IS NOT NULL;
 -- The same for those that have not ended, whose time changes with each step: they are few.
 CREATE INDEX instances_open ON durable_host.instances (hub, instance_id) WHERE settled_at IS NULL;
 -- For query_instances by parent.

@@ -4,6 +4,12 @@
 -- instance may change its inbox, its history and its activities. Each statement inside a function sees what was committed
 -- before it began: what is read after the lock is what stands.
 
+-- Plans are kept, and those of tables that were small when they were made must do for large ones. So rows are looked up
+-- one by one through LATERAL where a join could be turned around to walk along a whole hub, and nothing but the end of an
+-- index is ordered by it. Where a row is found by its number, no condition may imply the predicate of a partial index (`wake_at > …` implies
+-- `wake_at IS NOT NULL`, hence the coalesce): for a small table a walk along such an index looks as cheap as the primary
+-- key.
+
 -- What a function tells, one fact a row; `kind` says which columns count. Times are relative to the server's clock.
 --   1 lost        a checkpoint that meets the fence (ref), a lease of an activity that is not current (message_id)
 --   2 changed     a checkpoint (ref) must bring the input: the row shows another execution than the worker knows
@@ -52,7 +58,11 @@ DECLARE
     v_found bigint;
     v_made bigint;
 BEGIN
-    PERFORM 1 FROM durable_host.instances WHERE hub = a_hub AND instance_id = ANY (a_ids) ORDER BY instance_id FOR UPDATE;
+    PERFORM 1
+    FROM (SELECT DISTINCT u.id COLLATE "C" AS id FROM unnest(a_ids) AS u (id) ORDER BY 1) AS u
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM durable_host.instances i WHERE i.hub = a_hub AND i.instance_id = u.id FOR UPDATE
+    ) AS l;
     GET DIAGNOSTICS v_found = ROW_COUNT;
     SELECT count(DISTINCT id) INTO v_wanted FROM unnest(a_ids) AS id;
     IF v_found < v_wanted THEN
@@ -82,7 +92,9 @@ BEGIN
         SELECT a_hub, i.ref, greatest(m.visible_at, a_now), a_now, m.visible_at, m.id, m.execution_id, m.event
         FROM unnest(a_targets, a_ids, a_executions, a_visible, a_events)
             WITH ORDINALITY AS m (target, id, execution_id, visible_at, event, at)
-        JOIN durable_host.instances i ON i.hub = a_hub AND i.instance_id = m.target
+        CROSS JOIN LATERAL (
+            SELECT t.ref FROM durable_host.instances t WHERE t.hub = a_hub AND t.instance_id = m.target OFFSET 0
+        ) AS i
         ORDER BY m.at
         ON CONFLICT (ref, id) DO NOTHING
         RETURNING messages.ref, messages.due
@@ -98,7 +110,8 @@ BEGIN
     SELECT (durable_host.fact(5, NULL, NULL, min(woken.due) - a_now, NULL)).* FROM woken HAVING count(*) > 0
     UNION ALL
     SELECT (durable_host.fact(4, i.ref, i.lease, e.due - a_now, NULL)).*
-    FROM earliest e JOIN durable_host.instances i ON i.ref = e.ref WHERE i.lease > 0 AND i.wake_at > a_now;
+    FROM earliest e JOIN durable_host.instances i ON i.ref = e.ref
+    WHERE i.lease > 0 AND coalesce(i.wake_at, 0) > a_now;
 END
 $$;
 
@@ -177,7 +190,7 @@ BEGIN
         -- A lease that has ended may be anybody's next; if it is renewed, there will be another look.
         SELECT array_agg(i.ref) INTO v_live
         FROM unnest(a_refs, a_leases) AS u (ref, lease)
-        JOIN durable_host.instances i ON i.ref = u.ref AND i.lease = u.lease AND i.wake_at > v_now;
+        JOIN durable_host.instances i ON i.ref = u.ref AND i.lease = u.lease AND coalesce(i.wake_at, 0) > v_now;
     END IF;
     IF v_live IS NOT NULL THEN
         RETURN QUERY
@@ -197,7 +210,8 @@ BEGIN
     IF a_room > 0 THEN
         RETURN QUERY SELECT * FROM durable_host.lock_instances(a_hub, v_now, a_room, a_lease, a_length);
     END IF;
-    SELECT min(i.wake_at) INTO v_next FROM durable_host.instances i WHERE i.hub = a_hub AND i.wake_at > v_now;
+    SELECT i.wake_at INTO v_next FROM durable_host.instances i
+    WHERE i.hub = a_hub AND i.wake_at > v_now ORDER BY i.wake_at LIMIT 1;
     IF v_next IS NOT NULL THEN
         RETURN QUERY SELECT (durable_host.fact(5, NULL, NULL, v_next - v_now, NULL)).*;
     END IF;
@@ -227,7 +241,8 @@ BEGIN
     SELECT 10, l.ref, a_lease, NULL::bigint, NULL, NULL::integer, NULL::integer, NULL, NULL, l.seq, l.dispatch_id, NULL,
         l.task, NULL::bigint, l.deliveries
     FROM locked l ORDER BY l.seq;
-    SELECT min(a.wake_at) INTO v_next FROM durable_host.activities a WHERE a.hub = a_hub AND a.wake_at > v_now;
+    SELECT a.wake_at INTO v_next FROM durable_host.activities a
+    WHERE a.hub = a_hub AND a.wake_at > v_now ORDER BY a.wake_at LIMIT 1;
     IF v_next IS NOT NULL THEN
         RETURN QUERY SELECT (durable_host.fact(5, NULL, NULL, v_next - v_now, NULL)).*;
     END IF;
@@ -409,7 +424,7 @@ BEGIN
         RETURN QUERY
         SELECT (durable_host.fact(5, NULL, NULL, min(i.wake_at) - v_now, NULL)).*
         FROM unnest(c_ref, c_hold) AS c (ref, hold) JOIN durable_host.instances i ON i.ref = c.ref
-        WHERE NOT c.hold AND i.wake_at IS NOT NULL AND i.lease IS NULL HAVING count(*) > 0;
+        WHERE NOT c.hold AND coalesce(i.wake_at, 0) > 0 AND i.lease IS NULL HAVING count(*) > 0;
     END IF;
 END
 $$;
@@ -436,7 +451,7 @@ BEGIN
     ) AS c (
         ref, lease, generation, base, execution, status, new_generation, length, updated, state, custom, new_status
     )
-    WHERE i.ref = c.ref AND i.lease = c.lease AND i.wake_at > v_now
+    WHERE i.ref = c.ref AND i.lease = c.lease AND coalesce(i.wake_at, 0) > v_now
         AND i.generation IS NOT DISTINCT FROM c.generation AND i.length IS NOT DISTINCT FROM c.base
         AND i.execution_id = c.execution AND i.status = c.status;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -481,9 +496,12 @@ DECLARE
 BEGIN
     PERFORM durable_host.lock_rows(a_hub, m_target);
     SELECT array_agg(f.dispatch_id) INTO v_passed FROM (
-        SELECT a.dispatch_id FROM unnest(c_id, c_lease) AS c (id, lease)
-        JOIN durable_host.activities a ON a.hub = a_hub AND a.dispatch_id = c.id AND a.lease = c.lease
-        ORDER BY a.dispatch_id FOR UPDATE OF a
+        SELECT l.dispatch_id
+        FROM (SELECT u.id, u.lease FROM unnest(c_id, c_lease) AS u (id, lease) ORDER BY u.id COLLATE "C") AS c
+        CROSS JOIN LATERAL (
+            SELECT a.dispatch_id FROM durable_host.activities a
+            WHERE a.hub = a_hub AND a.dispatch_id = c.id AND a.lease = c.lease FOR UPDATE
+        ) AS l
     ) f;
     IF coalesce(cardinality(v_passed), 0) < cardinality(c_id) THEN
         RETURN QUERY
@@ -635,9 +653,12 @@ BEGIN
         SELECT (durable_host.fact(11, e.ref, e.lease, NULL, NULL)).* FROM extended e;
     END IF;
     IF cardinality(t_id) > 0 THEN
-        PERFORM 1 FROM unnest(t_id, t_lease) AS u (id, lease)
-        JOIN durable_host.activities a ON a.hub = a_hub AND a.dispatch_id = u.id AND a.lease = u.lease
-        ORDER BY a.dispatch_id FOR UPDATE OF a;
+        PERFORM 1
+        FROM (SELECT t.id, t.lease FROM unnest(t_id, t_lease) AS t (id, lease) ORDER BY t.id COLLATE "C") AS u
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM durable_host.activities a
+            WHERE a.hub = a_hub AND a.dispatch_id = u.id AND a.lease = u.lease FOR UPDATE
+        ) AS l;
         RETURN QUERY
         WITH extended AS (
             UPDATE durable_host.activities a SET wake_at = v_until
@@ -679,9 +700,12 @@ BEGIN
         WHERE r.wake_at IS NOT NULL HAVING count(*) > 0;
     END IF;
     IF cardinality(t_id) > 0 THEN
-        PERFORM 1 FROM unnest(t_id, t_lease) AS u (id, lease)
-        JOIN durable_host.activities a ON a.hub = a_hub AND a.dispatch_id = u.id AND a.lease = u.lease
-        ORDER BY a.dispatch_id FOR UPDATE OF a;
+        PERFORM 1
+        FROM (SELECT t.id, t.lease FROM unnest(t_id, t_lease) AS t (id, lease) ORDER BY t.id COLLATE "C") AS u
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM durable_host.activities a
+            WHERE a.hub = a_hub AND a.dispatch_id = u.id AND a.lease = u.lease FOR UPDATE
+        ) AS l;
         RETURN QUERY
         WITH released AS (
             UPDATE durable_host.activities a
@@ -699,8 +723,11 @@ $$;
 CREATE FUNCTION durable_host.release_quarantined(a_hub integer, a_ids text[]) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM durable_host.instances i
-    WHERE i.hub = a_hub AND i.instance_id = ANY (a_ids) ORDER BY i.instance_id FOR UPDATE;
+    PERFORM 1
+    FROM (SELECT DISTINCT u.id COLLATE "C" AS id FROM unnest(a_ids) AS u (id) ORDER BY 1) AS u
+    CROSS JOIN LATERAL (
+        SELECT 1 FROM durable_host.instances i WHERE i.hub = a_hub AND i.instance_id = u.id FOR UPDATE
+    ) AS l;
     RETURN QUERY
     UPDATE durable_host.instances i SET
         quarantined = NULL, status = i.own_status, own_status = NULL,
@@ -717,10 +744,14 @@ DECLARE
     v_refs bigint[];
 BEGIN
     SELECT array_agg(f.ref) INTO v_refs FROM (
-        SELECT i.ref FROM durable_host.instances i
-        WHERE i.hub = a_hub AND i.instance_id = ANY (a_ids)
-            AND (a_force OR i.status IN ('Completed', 'Failed', 'Terminated', 'Canceled'))
-        ORDER BY i.instance_id FOR UPDATE
+        SELECT l.ref
+        FROM (SELECT DISTINCT u.id COLLATE "C" AS id FROM unnest(a_ids) AS u (id) ORDER BY 1) AS u
+        CROSS JOIN LATERAL (
+            SELECT i.ref FROM durable_host.instances i
+            WHERE i.hub = a_hub AND i.instance_id = u.id
+                AND (a_force OR i.status IN ('Completed', 'Failed', 'Terminated', 'Canceled'))
+            FOR UPDATE
+        ) AS l
     ) f;
     IF v_refs IS NULL THEN
         RETURN;
