@@ -58,6 +58,7 @@ class Client:
         self._instances = instances
         self._blobs = blobs
         self._outbox = outbox
+        self._absent: dict[InstanceId, float] = {}
 
     # Creating and sending.
 
@@ -65,7 +66,8 @@ class Client:
         """See `TaskHubStore.create_instance`. The message first: a row without one would be Pending for ever."""
         await self._locks.settle_one(start.target)
         # Nothing gives way to a generated id; whether it is new after all, the insert tells.
-        row = await self._instances.read(start.target) if replaceable else None
+        looks = bool(replaceable) and not self._was_absent(start.target)
+        row = await self._instances.read(start.target) if looks else None
         if _is_this(row, start):
             return True
         if row is not None and not _gives_way(row.state, replaceable):
@@ -110,7 +112,20 @@ class Client:
     async def get(self, instance_id: InstanceId, *, with_payloads: bool) -> InstanceState | None:
         """See `TaskHubStore.get_instance`."""
         await self._locks.settle_one(instance_id)
-        return await self._instances.load(instance_id, with_payloads=with_payloads)
+        found = await self._instances.load(instance_id, with_payloads=with_payloads)
+        if found is None:
+            if len(self._absent) >= _ABSENT:
+                self._absent.clear()
+            self._absent[instance_id] = self._clock.monotonic()
+        return found
+
+    def _was_absent(self, instance_id: InstanceId) -> bool:
+        """Whether somebody has just looked for the row, as every start of a chosen id does, and found none.
+
+        Should one have come since, the insert meets it. Once only: what is tried again looks for itself.
+        """
+        looked_at = self._absent.pop(instance_id, None)
+        return looked_at is not None and self._clock.monotonic() - looked_at < _FRESH_S
 
     async def wait_for_change(
         self, instance_id: InstanceId, after: InstanceState | None, timeout: timedelta
@@ -296,6 +311,8 @@ def _gives_way(state: InstanceState, replaceable: Collection[RuntimeStatus]) -> 
 
 
 _CURSOR = "after:"
+_ABSENT = 1_000
+_FRESH_S = 1.0
 
 
 def _cursor(instance_id: str) -> str:
