@@ -23,6 +23,7 @@ from durable_host_providers.azure_storage.store import AzureTaskHubStore
 __all__ = ["LEFT_OUT", "Artefacts", "SharedPartitions", "SharedStore"]
 
 _SLICE = 0.2
+_MOMENT = 1e-6  # less than a timedelta can say would be no wait at all, and on virtual time a loop for ever
 
 LEFT_OUT = {
     "test_order_is_by_code_points": "the table orders by UTF-16 code units",
@@ -151,7 +152,7 @@ class SharedStore(AzureTaskHubStore):
             left = max(0.0, end - loop.time())
             some = timedelta(seconds=min(left, _SLICE))
             items = await super().lock_orchestrations(limit, wait=some, cache=cache)
-            if items or left <= some.total_seconds() or self.locks.closed:
+            if items or left <= max(some.total_seconds(), _MOMENT) or self.locks.closed:
                 return items
 
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
