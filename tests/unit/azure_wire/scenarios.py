@@ -10,6 +10,7 @@ from typing import Any
 
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext
+from durable_host.environment import Environment
 from durable_host.errors import ActivityFailedError
 from durable_host.executors.native import FunctionRegistry
 from durable_host.model.instance import InstanceState
@@ -35,10 +36,11 @@ _LONG = timedelta(days=2)
 class Ran:
     """A hub in which scenarios run."""
 
-    def __init__(self, client: TaskHubClient, service: SimulatedService, account: SimulatedAccount) -> None:
+    def __init__(self, client: TaskHubClient, service: SimulatedService, environment: Environment) -> None:
         self.client = client
-        self._service = service
-        self._account = account
+        self.service = service
+        self.environment = environment
+        self._account = SimulatedAccount(service)
 
     async def rows(self, table: str, key: str) -> list[dict[str, Value]]:
         """The rows of a partition, without the service's own column."""
@@ -48,7 +50,7 @@ class Ran:
 
     def texts(self, instance_id: str) -> list[str]:
         """All messages to an instance, visible or not, and its requests for activities."""
-        texts = [message.text for queue in self._service.queues.values() for message in queue.messages.values()]
+        texts = [message.text for queue in self.service.queues.values() for message in queue.messages.values()]
         return [text for text in texts if f'"InstanceId":"{instance_id}"' in text.partition('"Sender"')[0]]
 
     async def ended(self, instance_id: str) -> InstanceState:
@@ -72,13 +74,17 @@ class Ran:
 
 
 @asynccontextmanager
-async def running(*, idle: bool = False) -> AsyncGenerator[Ran]:
-    """An empty hub, and a worker on it; `idle`: one that processes nothing, so that messages stay."""
-    environment = simulated_environment()
-    service = SimulatedService(environment.clock.now)
+async def running(*, idle: bool = False, after: Ran | None = None) -> AsyncGenerator[Ran]:
+    """A hub, and a worker on it.
+
+    Args:
+        idle: the worker processes nothing, so that messages stay.
+        after: whose hub it is; None: an empty one. `gate` is open in a hub that had a worker before.
+    """
+    environment = simulated_environment() if after is None else after.environment
+    service = SimulatedService(environment.clock.now) if after is None else after.service
     settings = AzureSettings(Layout(HUB, 4), max_polling=timedelta(seconds=1))
-    account = SimulatedAccount(service)
-    store = SharedStore(account, settings, environment, SharedPartitions())
+    store = SharedStore(SimulatedAccount(service), settings, environment, SharedPartitions())
     functions = FunctionRegistry()
     for name, orchestrator in _ORCHESTRATORS.items():
         functions.add_orchestrator(orchestrator, name=name)
@@ -98,12 +104,14 @@ async def running(*, idle: bool = False) -> AsyncGenerator[Ran]:
 
     async def flaky(key: str) -> str:
         tries[key] = tries.get(key, 0) + 1
-        if tries[key] <= 2:
+        if tries[key] <= 2 and after is None:
             raise ValueError(f"attempt {tries[key]} failed")
         return f"attempt {tries[key]} succeeded"
 
-    async def gate(value: Any) -> None:
-        await asyncio.Event().wait()
+    async def gate(value: Any) -> str:
+        if after is None:
+            await asyncio.Event().wait()
+        return f"passed {value}"
 
     for activity in (say_hello, square, echo, fail, flaky, gate):
         functions.add_activity(activity, name=activity.__name__)
@@ -111,10 +119,10 @@ async def running(*, idle: bool = False) -> AsyncGenerator[Ran]:
     if idle:
         await store.create()
         async with store:
-            yield Ran(worker.client, service, account)
+            yield Ran(worker.client, service, environment)
         return
     async with worker:
-        yield Ran(worker.client, service, account)
+        yield Ran(worker.client, service, environment)
 
 
 async def _compensating(context: DurableOrchestrationContext) -> list[Any]:
