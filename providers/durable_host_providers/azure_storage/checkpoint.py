@@ -28,6 +28,7 @@ from durable_host_providers.azure_storage.locking import InstanceLocks
 from durable_host_providers.azure_storage.mail import back_off_s
 from durable_host_providers.azure_storage.origin import BY_CLIENT, Origin
 from durable_host_providers.azure_storage.outbox import Handed, Outbox
+from durable_host_providers.azure_storage.payload_blobs import PayloadBlobs
 from durable_host_providers.azure_storage.tasks import TaskOwner
 
 __all__ = ["Committer"]
@@ -52,6 +53,7 @@ class Committer:
         locks: InstanceLocks,
         history: HistoryTable,
         instances: InstancesTable,
+        blobs: PayloadBlobs,
         outbox: Outbox,
         activities: Activities,
         tasks: TaskOwner,
@@ -60,6 +62,7 @@ class Committer:
         self._locks = locks
         self._history = history
         self._instances = instances
+        self._blobs = blobs
         self._outbox = outbox
         self._activities = activities
         self._tasks = tasks
@@ -161,6 +164,11 @@ class Committer:
         known.sentinel = appended.sentinel
         known.episodes = (0 if replaces or known.episodes is None else known.episodes) + episodes_in(checkpoint.events)
         known.version = state.version
+        if replaces:
+            held.orphans += known.blobs
+            known.blobs = appended.blobs
+        else:
+            known.blobs += appended.blobs
         return appended.places
 
     async def _lose(self, held: Held, handed: Handed) -> None:
@@ -182,6 +190,10 @@ class Committer:
             if not await self._show(checkpoint, held, known, places):
                 return
             held.stage = "after projection"
+            if held.orphans:
+                # Nothing refers to the generation that was replaced any more; what a crash leaves goes with the purge.
+                orphans, held.orphans = held.orphans, []
+                await self._blobs.remove(orphans)
             await self._empty(checkpoint, held)
             if self.completed_last and completed:
                 held.stage = "before `completed` is removed"

@@ -100,12 +100,14 @@ class Known:
         sentinel: the ETag of the sentinel row, the fence; None: there is none.
         row: the row in Instances; None: there is none.
         episodes: how many the history has; None: it was not read.
+        blobs: names of those that hold large columns of it.
     """
 
     version: HistoryVersion | None = None
     sentinel: str | None = None
     row: StoredRow | None = None
     episodes: int | None = None
+    blobs: list[str] = field(default_factory=list[str])
 
     @property
     def state(self) -> InstanceState | None:
@@ -127,6 +129,7 @@ class Held:
         lost: its partition is another's.
         tail: what follows the history of the last commit.
         late: a projection that differs from what is stored in its time only.
+        orphans: blobs of a generation that was replaced.
         stage: the row of the crash table that the death of the process would show now, for simulations.
     """
 
@@ -143,3 +146,4 @@ class Held:
     tail: asyncio.Task[None] | None = None
     late: InstanceState | None = None
     stage: str | None = None
+    orphans: list[str] = field(default_factory=list[str])

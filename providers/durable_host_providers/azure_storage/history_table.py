@@ -37,7 +37,7 @@ from durable_host_providers.azure_storage.wire.history_rows import (
     sentinel_row,
 )
 from durable_host_providers.azure_storage.wire.keys import SENTINEL, escape_key, row_key
-from durable_host_providers.azure_storage.wire.payloads import LARGE_COLUMNS, offload
+from durable_host_providers.azure_storage.wire.payloads import LARGE_COLUMNS, offload, offloaded
 
 __all__ = ["Appended", "Appending", "HistoryTable", "SentinelMovedError", "StoredHistory", "episodes_in"]
 
@@ -61,12 +61,14 @@ class StoredHistory(msgspec.Struct, frozen=True):
     Attributes:
         version: None: nothing is committed.
         sentinel: the sentinel's ETag; None: there is none.
+        blobs: names of those that hold large columns.
     """
 
     version: HistoryVersion | None = None
     sentinel: str | None = None
     events: Sequence[HistoryEvent] = ()
     execution_id: ExecutionId | None = None
+    blobs: Sequence[str] = ()
 
 
 class Appending(msgspec.Struct, frozen=True):
@@ -94,10 +96,12 @@ class Appended(msgspec.Struct, frozen=True):
     Attributes:
         sentinel: the sentinel's new ETag.
         places: URLs of the blobs that hold what the row shows as `Input` and `Output`.
+        blobs: names of all that were written.
     """
 
     sentinel: str
     places: dict[str, str]
+    blobs: list[str]
 
 
 class HistoryTable:
@@ -144,14 +148,16 @@ class HistoryTable:
             return StoredHistory()
         sentinel = read_sentinel(last.values)
         events: list[HistoryEvent] = []
+        blobs: list[str] = []
         for index, row in enumerate(rows[:-1]):
             stale = row.values.get("ExecutionId") != sentinel.execution_id or row.values["RowKey"] != row_key(index)
             if stale or index == sentinel.length:
                 break
+            blobs += offloaded(row.values).values()
             events.append(read_event(await self._blobs.restored(row.values)))
         if sentinel.length is not None and len(events) < sentinel.length:
             return None  # of several pages some are older than the others
-        return StoredHistory(sentinel.version(len(events)), last.etag, events, sentinel.execution_id)
+        return StoredHistory(sentinel.version(len(events)), last.etag, events, sentinel.execution_id, blobs)
 
     async def _rows(self, filter: str, select: Sequence[str] = ()) -> list[Row]:
         page = await self._table.query(filter, select=select)
@@ -176,8 +182,8 @@ class HistoryTable:
             SentinelMovedError: the sentinel is not what was expected; earlier batches of this call stand nevertheless.
         """
         etag = appending.sentinel
-        places: dict[str, str] = {}
-        batches = list(self._batches(await self._operations(appending, places)))
+        written = Appended("", {}, [])
+        batches = list(self._batches(await self._operations(appending, written)))
         length = 0 if not appending.first else appending.first
         for at, batch in enumerate(batches):
             final = at == len(batches) - 1
@@ -197,32 +203,33 @@ class HistoryTable:
             if not final:
                 progress()
         assert etag is not None
-        return Appended(etag, places)
+        return Appended(etag, written.places, written.blobs)
 
-    async def _operations(self, appending: Appending, places: dict[str, str]) -> list[TableOperation]:
+    async def _operations(self, appending: Appending, written: Appended) -> list[TableOperation]:
         operations: list[TableOperation] = []
         for index, event in appending.amended:
             columns = rewound_columns(event)
             row = event_row(appending.instance_id, appending.execution_id, event, index)
             if columns is None:
-                operations.append(await self._upsert(row, appending.instance_id, places))
+                operations.append(await self._upsert(row, appending.instance_id, written))
             else:
                 keys: dict[str, Value] = {"PartitionKey": row["PartitionKey"], "RowKey": row["RowKey"]}
                 operations.append(TableOperation(TableAction.MERGE, {**keys, **columns}))
         rows = event_rows(appending.instance_id, appending.execution_id, appending.events, appending.first)
         for row in rows:
-            operations.append(await self._upsert(row, appending.instance_id, places))
+            operations.append(await self._upsert(row, appending.instance_id, written))
         return operations
 
-    async def _upsert(self, row: dict[str, Value], instance_id: InstanceId, places: dict[str, str]) -> TableOperation:
+    async def _upsert(self, row: dict[str, Value], instance_id: InstanceId, written: Appended) -> TableOperation:
         token = self._ids.new_id()[:8].upper() if _may_be_large(row) else ""
         values, moved = offload(row, instance_id, str(row["RowKey"]), str(row["EventType"]), token)
         if moved:
             await self._blobs.write_all(moved)
             for each in moved:
                 column = _SHOWN.get((row["EventType"], each.column))
+                written.blobs.append(each.blob_name)
                 if column is not None:
-                    places[column] = self._blobs.url_of(each.blob_name)
+                    written.places[column] = self._blobs.url_of(each.blob_name)
         return TableOperation(TableAction.UPSERT_REPLACE, values)
 
     def _batches(self, operations: Iterable[TableOperation]) -> Iterator[list[TableOperation]]:

@@ -246,6 +246,7 @@ class InstanceLocks:
             return None  # `get_history` tells what is wrong, for this instance alone
         known.version, known.sentinel = stored.version, stored.sentinel
         known.episodes = episodes_in(stored.events)
+        known.blobs = list(stored.blobs)
         if known.version is None and state is not None:
             known.version = state.version  # ended before it began: there is a row and no history
         if known.version is not None and cache.holds(instance_id, known.version):

@@ -77,6 +77,10 @@ class PayloadBlobs:
         texts = await asyncio.gather(*(self.text(name) for name in names.values()))
         return {**values, **dict(zip(names, texts, strict=True))}
 
+    async def remove(self, names: Sequence[str]) -> None:
+        """Delete what nothing refers to any more."""
+        await asyncio.gather(*(self._blobs.remove(name) for name in names))
+
     async def remove_all(self, instance_id: str) -> None:
         """Delete everything of an instance, and of no other."""
         for prefix in payload_prefixes(instance_id):

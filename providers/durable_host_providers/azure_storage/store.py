@@ -125,7 +125,7 @@ class AzureTaskHubStore(TaskHubStore):
         self.locks.inbox = self.inbox
         self.outbox = Outbox(settings, environment, self.mail, self.inbox, waiters, self.activities, self.tasks)
         self.committer = Committer(
-            environment, self.locks, self.history, self.instances, self.outbox, self.activities, self.tasks
+            environment, self.locks, self.history, self.instances, self.blobs, self.outbox, self.activities, self.tasks
         )
         self.client = Client(
             account,
