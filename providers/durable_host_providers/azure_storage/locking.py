@@ -33,7 +33,7 @@ from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.waiting import Waiter, Waiters
 from durable_host_providers.azure_storage.wire.errors import WireError
 
-__all__ = ["InstanceLocks"]
+__all__ = ["InstanceLocks", "_copies_of_each"]
 
 _MAX_START_DELIVERIES = 10
 _SHORTEST_WAIT = 0.001
@@ -216,7 +216,7 @@ class InstanceLocks:
             self.forget(held)
             return None
         return OrchestrationWorkItem(
-            held.instance_id, known.version, history, _inbox(copies_of_each(held)), self.lease_of(held)
+            held.instance_id, known.version, history, _inbox(_copies_of_each(held)), self.lease_of(held)
         )
 
     def lease_of(self, held: Held) -> Lease:
@@ -431,7 +431,7 @@ class InstanceLocks:
                 raise outcome
 
 
-def copies_of_each(held: Held) -> list[list[Fetched[Message]]]:
+def _copies_of_each(held: Held) -> list[list[Fetched[Message]]]:
     """The inbox of an instance, by message."""
     return list(held.messages.values())
 

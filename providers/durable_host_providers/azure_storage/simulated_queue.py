@@ -17,7 +17,7 @@ from durable_host_providers.azure_storage.ports import (
 if TYPE_CHECKING:  # in types only: the service holds queues
     from durable_host_providers.azure_storage.simulated import SimulatedCaller, SimulatedService
 
-__all__ = ["MAX_TEXT_BYTES", "QueueState", "SimulatedQueue"]
+__all__ = ["MAX_TEXT_BYTES", "QueueState", "SimulatedQueue", "StoredMessage"]
 
 MAX_TEXT_BYTES = 65_536
 """Longest text of a message, in UTF-8 bytes."""

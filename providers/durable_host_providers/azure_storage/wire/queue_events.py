@@ -17,7 +17,32 @@ from durable_host_providers.azure_storage.wire.objects import (
     TypedTraceContext,
 )
 
-__all__ = ["EVENT_TAGS", "STATUS_NUMBERS", "QueueEvent", "kind_of"]
+__all__ = [
+    "EVENT_TAGS",
+    "STATUS_NUMBERS",
+    "ContinueAsNewEvent",
+    "EventRaisedEvent",
+    "EventSentEvent",
+    "ExecutionCompletedEvent",
+    "ExecutionResumedEvent",
+    "ExecutionRewoundEvent",
+    "ExecutionStartedEvent",
+    "ExecutionSuspendedEvent",
+    "ExecutionTerminatedEvent",
+    "GenericEvent",
+    "OrchestratorCompletedEvent",
+    "OrchestratorStartedEvent",
+    "QueueEvent",
+    "SubOrchestrationInstanceCompletedEvent",
+    "SubOrchestrationInstanceCreatedEvent",
+    "SubOrchestrationInstanceFailedEvent",
+    "TaskCompletedEvent",
+    "TaskFailedEvent",
+    "TaskScheduledEvent",
+    "TimerCreatedEvent",
+    "TimerFiredEvent",
+    "kind_of",
+]
 
 _PREFIX = "DurableTask.Core.History."
 
