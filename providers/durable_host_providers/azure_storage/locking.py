@@ -33,7 +33,7 @@ from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.waiting import Waiter, Waiters
 from durable_host_providers.azure_storage.wire.errors import WireError
 
-__all__ = ["InstanceLocks", "_copies_of_each"]
+__all__ = ["InstanceLocks"]
 
 _MAX_START_DELIVERIES = 10
 _SHORTEST_WAIT = 0.001
