@@ -62,8 +62,8 @@ async def create_hub(settings: Settings, environment: Environment) -> None:
             and await _has_templates(connection, settings)
         ):
             return
-        # Ends with the connection. Not inside the transaction: one that began before another host had finished may go on
-        # to believe that there is no such schema, since the server remembers names that it did not find.
+        # Ends with the connection. Not inside the transaction: one that began before another host had finished may go
+        # on to believe that there is no such schema, since the server remembers names that it did not find.
         await connection.fetch("SELECT pg_advisory_lock($1)", _MIGRATING, timeout=_MINUTES)
         async with connection.transaction():
             # Another host may have been faster.
