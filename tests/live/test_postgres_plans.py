@@ -1,4 +1,4 @@
-"""Plans that are made for empty tables must do for full ones."""
+"""Plans that are made for small tables must do for large ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 from durable_host.environment import system_environment
 from durable_host.storage.contract import StorageOptions
+from durable_host.testing.store_contract import ContractHub
+from durable_host.testing.store_contract.steps import advance, create, lock
 from durable_host_providers.postgres import provider
 from durable_host_providers.postgres.statements import statements
 from durable_host_providers.postgres.warming import warm
@@ -25,11 +27,22 @@ _AS_FOR_WORK = """
 
 
 async def test_no_write_walks_along_the_wake_ups_or_a_whole_table(postgres_database: str) -> None:
-    await provider.open(StorageOptions("Hub", {}, Path(), postgres_database), system_environment()).hub.create()
+    store = provider.open(StorageOptions("Hub", {}, Path(), postgres_database), system_environment()).hub
+    await store.create()
+    async with store:
+        hub = ContractHub(open=lambda: store, environment=system_environment())
+        await create(hub, store, *(f"a{number}" for number in range(40)))
+        for item in await lock(store):
+            await store.commit([advance(hub, item)])
     connection: Any = await asyncpg.connect(postgres_database)
     plans: list[str] = []
-    connection.add_log_listener(lambda _, message: plans.append(message.message))
+
+    def note(_: object, message: Any) -> None:
+        plans.append(message.message)
+
+    connection.add_log_listener(note)
     try:
+        await connection.execute("VACUUM ANALYZE")
         await connection.execute(_AS_FOR_WORK)
         await warm(connection, statements("durable_host"), "first")
     finally:
