@@ -1,4 +1,4 @@
-"""Every sample, through HTTP, on SQLite and on PostgreSQL, in a process of its own."""
+"""Every sample, through HTTP, on each store that outlives it, in a process of its own."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def test_hello_goes_on_after_the_host_was_killed(run_sample: RunSample) -> None:
 
     for url in urls:
         path = url.removeprefix(host.address)
-        assert again.complete(path)["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+        # What a killed host had in its hands stays hidden for up to a minute on Azure Storage.
+        status = again.complete(path, within=90)
+        assert status["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
 
 
 def test_fan_out_compresses_every_file_of_the_folder(run_sample: RunSample) -> None:
