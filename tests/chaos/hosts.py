@@ -60,6 +60,7 @@ class HostSlot:
         self._is_ready = False
         self._over = False
         self._pauses = 0
+        self._began_down = False
 
     @property
     def is_ready(self) -> bool:
@@ -87,6 +88,7 @@ class HostSlot:
                 await asyncio.sleep(self._random.random() * 2)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
+        self._began_down = self._down.is_set()
         settings = msgspec.structs.replace(self._settings, port=free_port())
         environment = source_environment(**{VARIABLE: msgspec.json.encode(settings).decode()})
         with self.log.open("ab") as log:
@@ -109,7 +111,7 @@ class HostSlot:
                     return (await process.stdout.readline()).decode().strip() == READY
                 return await self._answers(process)
         except TimeoutError:
-            if not self._down.is_set() and not self._over:
+            if not (self._began_down or self._down.is_set() or self._over):
                 self._problems.append(f"host {self.number} was not ready after {_START_SECONDS:.0f} s{self._tail()}")
             self._strike(signal.SIGKILL, expected=-signal.SIGKILL)
             return False
@@ -128,7 +130,7 @@ class HostSlot:
         return False
 
     def _ended(self, code: int) -> None:
-        if not self._is_ready and self._down.is_set():
+        if not self._is_ready and (self._began_down or self._down.is_set()):
             self._counts["starts without a store"] += 1
             return
         self._problems.append(f"host {self.number} ended by itself with exit code {code}{self._tail()}")

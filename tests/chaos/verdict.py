@@ -31,7 +31,10 @@ __all__ = ["Evidence", "judge", "log_problems", "used_results"]
 _SHOWN = 40
 _STAMP = re.compile(r"\[[-0-9T:.]+Z\] ")
 _TRACEBACK = "Traceback (most recent call last)"
-_WANTED = re.compile(r"ValueError: .* is not ready")
+_WANTED = re.compile(
+    r"ValueError: .* is not ready"
+    r"|asyncio\.exceptions\.CancelledError"  # an activity outlasted the drain of a host that stops
+)
 
 
 @dataclass(frozen=True, slots=True)
