@@ -80,12 +80,12 @@ async def test_an_instance_that_was_lost_before_its_history_was_read_is_not_deli
         await other.send([_message(1, _NUDGE)])
         outcomes: list[CommitOutcome] = []
 
-        async def read_later(questions: Questions, tokens: Sequence[InstanceToken]) -> object:
+        async def read_later(questions: Questions, locked: Sequence[tuple[InstanceToken, HistoryVersion]]) -> object:
             monkeypatch.undo()
             await asyncio.sleep(1.5 * _LEASE.total_seconds())
             (taken,) = await _lock(other)
             outcomes.append(await _advance(other, taken))
-            return await read(questions, tokens)
+            return await read(questions, locked)
 
         monkeypatch.setattr(Questions, "histories", read_later)
 

@@ -68,11 +68,12 @@ RETURNING instance_id
 SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)
 
 -- name: histories
--- The histories of locked instances, those alone whose lease is still current: a host that was paused since it locked
--- them must not read what another one has made of them.
+-- The histories of locked instances, those alone that stand as they were locked: a host that was paused since then, or
+-- whose commit took effect unheard, must not read what has been made of them.
 SELECT i.ref, h.events
-FROM unnest($1::bigint[], $2::bigint[]) AS u (ref, lease)
-JOIN durable_host.instances i ON i.ref = u.ref AND abs(i.lease) = u.lease
+FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[]) AS u (ref, lease, generation, length)
+JOIN durable_host.instances i
+    ON i.ref = u.ref AND abs(i.lease) = u.lease AND i.generation = u.generation AND i.length = u.length
 LEFT JOIN durable_host.history h ON h.ref = i.ref
 ORDER BY i.ref, h.first
 

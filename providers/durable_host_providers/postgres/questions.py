@@ -11,7 +11,7 @@ from msgspec import MsgspecError
 from durable_host.model.codec import decode_events, decode_task
 from durable_host.model.history import HistoryEvent
 from durable_host.model.ids import InstanceId
-from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
+from durable_host.model.instance import HistoryVersion, InstancePage, InstanceQuery, InstanceState
 from durable_host.storage.contract import HandedBack, HubStatistics
 from durable_host_providers._sql.filters import encode_cursor
 from durable_host_providers._sql.rows import PAYLOADS, from_micros, state_of
@@ -85,11 +85,19 @@ class Questions:
             return None
         return [event for (run,) in rows if run is not None for event in decode_events(run)]
 
-    async def histories(self, tokens: Sequence[InstanceToken]) -> dict[int, list[HistoryEvent] | None]:
-        """The histories of locked instances by row, but of lost leases; None for one that cannot be decoded."""
+    async def histories(
+        self, locked: Sequence[tuple[InstanceToken, HistoryVersion]]
+    ) -> dict[int, list[HistoryEvent] | None]:
+        """Histories by row, of those that stand as they were locked; None for one that cannot be decoded."""
         found: dict[int, list[HistoryEvent] | None] = {}
-        refs, leases = [token.ref for token in tokens], [token.lease for token in tokens]
-        for ref, text in await self._pool.fetch(self._sql["histories"], refs, leases):
+        rows = await self._pool.fetch(
+            self._sql["histories"],
+            [token.ref for token, _ in locked],
+            [token.lease for token, _ in locked],
+            [version.generation for _, version in locked],
+            [version.length for _, version in locked],
+        )
+        for ref, text in rows:
             events = found.setdefault(ref, [])
             if events is not None and text is not None:
                 try:

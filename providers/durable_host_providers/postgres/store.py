@@ -188,12 +188,12 @@ class PostgresTaskHubStore(TaskHubStore):
     async def _loaded(self, locked: Sequence[Locked], cache: HistoryCache) -> list[OrchestrationWorkItem]:
         """Work items, with the histories that the caller does not hold."""
         unknown = [
-            each.token
+            (each.token, each.version)
             for each in locked
             if not each.top_up and each.version is not None and not cache.holds(each.instance_id, each.version)
         ]
         histories = await self._reader().histories(unknown) if unknown else {}
-        lost = {token for token in unknown if token.ref not in histories}
+        lost = {token for token, _ in unknown if token.ref not in histories}
         for token in lost:
             if self.work.grants.find(token) is not None:
                 self.work.grants.drop(token.ref)
