@@ -61,6 +61,7 @@ _KIND = {
     ),
     ManagerKind.LEGACY: ("blob leases (legacy)", "useLegacyPartitionManagement to true"),
 }
+_NO_ROW = "ResourceNotFound"
 _CREATION_S = 3
 """How long somebody else may take to make the rows of a hub."""
 
@@ -190,10 +191,14 @@ class TaskHub:
     async def check(self) -> None:
         """Refuse what is no hub, has another number of partitions, or is shared in another way.
 
+        Once that is known, prove that queues and tables can be reached, and rows be written.
+
         Raises:
             StoreMismatchError: the text says what to do.
+            StoreUnavailableError: the account cannot be reached.
         """
         if self._known:
+            await self._prove()
             return
         rows = await self._partition_rows()
         await self._refuse_other_managers(rows)
@@ -202,6 +207,24 @@ class TaskHub:
                 f"There is no task hub {self._layout.hub!r} at {self._account.location}; call create() first."
             )
         self._known = True
+
+    async def _prove(self) -> None:
+        """Who may delete a row that never is may write; and the queue tells how much it holds."""
+        removal = TableOperation(TableAction.DELETE, {"PartitionKey": "probe", "RowKey": "probe"})
+        try:
+            await together([self._account.queue(self._layout.work_items).count(), self._remove(removal)])
+        except NotFoundError as error:
+            raise StoreMismatchError(
+                f"Task hub {self._layout.hub!r} at {self._account.location} is no longer there, or not whole. Restart "
+                "its hosts to make it again; what was deleted is lost."
+            ) from error
+
+    async def _remove(self, removal: TableOperation) -> None:
+        try:
+            await self._tracking.table(self._layout.history).write(removal)
+        except NotFoundError as error:
+            if error.code != _NO_ROW:
+                raise
 
     async def _require_count(self, rows: Sequence[LeaseRow]) -> int | None:
         """The hub's number of partitions if it is the configured one; None: there is no hub yet."""
@@ -292,6 +315,7 @@ class TaskHub:
                 *(self._account.queue(name).delete() for name in (*control, layout.work_items, layout.poison)),
                 tracking.table(layout.history).delete(),
                 tracking.table(layout.instances).delete(),
+                tracking.table(layout.handed_back).delete(),
                 tracking.blobs(layout.large_messages).delete(),
                 self._delete_app_lease(),
             ]

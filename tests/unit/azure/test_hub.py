@@ -425,3 +425,33 @@ async def test_partition_management_starts_and_ends_on_a_hub(kind: ManagerKind, 
 
 def test_new_leases_are_as_recorded() -> None:
     assert json.loads(new_lease_content("q")) == {"PartitionId": "q", "Owner": None, "Token": None, "Epoch": 0}
+
+
+@pytest.mark.simulated
+async def test_a_check_of_a_known_hub_asks_the_store_each_time() -> None:
+    service = new_service()
+    failing = _Failing(1_000_000, False)
+    hub = hub_on(service, account=SimulatedAccount(service, failing))
+    await hub.create()
+    await hub.check()
+
+    failing.left = 1
+    with pytest.raises(StoreUnavailableError):
+        await hub.check()
+    await hub.check()
+
+    assert (await SimulatedAccount(service).table("OrdersHistory").query()).rows == []
+
+
+@pytest.mark.parametrize("gone", ["queue", "table"])
+@pytest.mark.simulated
+async def test_a_check_notices_that_the_hub_was_deleted(gone: str) -> None:
+    service = new_service()
+    account = SimulatedAccount(service)
+    hub = hub_on(service)
+    await hub.create()
+
+    await (account.queue("orders-workitems") if gone == "queue" else account.table("OrdersHistory")).delete()
+
+    with pytest.raises(StoreMismatchError, match="no longer there, or not whole"):
+        await hub.check()
