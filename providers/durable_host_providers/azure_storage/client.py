@@ -19,6 +19,7 @@ from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import HubStatistics, has_changed
 from durable_host_providers.azure_storage.fetched import Known, copies_of
+from durable_host_providers.azure_storage.handed_back import HandedBackTable
 from durable_host_providers.azure_storage.history_table import HistoryTable
 from durable_host_providers.azure_storage.instances_table import InstancesTable, RowMovedError, StoredRow
 from durable_host_providers.azure_storage.locking import InstanceLocks
@@ -49,6 +50,7 @@ class Client:
         instances: InstancesTable,
         blobs: PayloadBlobs,
         outbox: Outbox,
+        handed_back: HandedBackTable,
     ) -> None:
         self._account = account
         self._settings = settings
@@ -58,6 +60,7 @@ class Client:
         self._instances = instances
         self._blobs = blobs
         self._outbox = outbox
+        self._handed_back = handed_back
         self._absent: dict[InstanceId, float] = {}
 
     # Creating and sending.
@@ -260,6 +263,7 @@ class Client:
             oldest_message_age=_age(ages, now),
             oldest_activity_age=_age(work.inserted, now),
             quarantined=quarantined,
+            handed_back=await self._handed_back.waiting({id for look in (*looks, work) for id in look.ids}),
         )
 
     async def _count_instances(self) -> tuple[dict[str, int], int]:
@@ -283,6 +287,7 @@ class _Look(msgspec.Struct, frozen=True):
     total: int = 0
     visible: int = 0
     inserted: Sequence[datetime] = ()
+    ids: Sequence[str] = ()
 
 
 async def _look(queue: Queue) -> _Look:
@@ -291,7 +296,7 @@ async def _look(queue: Queue) -> _Look:
     except NotFoundError:
         return _Look()
     full = len(messages) == MAX_GET
-    return _Look(total, total if full else len(messages), _times(messages))
+    return _Look(total, total if full else len(messages), _times(messages), [each.id for each in messages])
 
 
 def _times(messages: Sequence[QueueMessage]) -> list[datetime]:

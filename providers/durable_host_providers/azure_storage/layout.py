@@ -48,6 +48,11 @@ class Layout(msgspec.Struct, frozen=True):
         return f"{self.hub.lower()}-poison"
 
     @property
+    def handed_back(self) -> str:
+        """The table of what was handed back and waits."""
+        return f"{self.hub}HandedBack"
+
+    @property
     def control_queues(self) -> tuple[str, ...]:
         """The queues of instances, one for each partition."""
         return tuple(self.control_queue(index) for index in range(self.partitions))

@@ -15,6 +15,7 @@ from durable_host.environment import Environment
 from durable_host.errors import StoreError
 from durable_host.model.messages import ActivityTask, Message
 from durable_host_providers.azure_storage.fetched import Fetched
+from durable_host_providers.azure_storage.handed_back import HandedBackTable
 from durable_host_providers.azure_storage.origin import Origin
 from durable_host_providers.azure_storage.payload_blobs import PayloadBlobs
 from durable_host_providers.azure_storage.ports import NotFoundError, Queue, QueueMessage, StorageAccount
@@ -49,7 +50,12 @@ class Mail:
     """Reads and writes the queues of one hub."""
 
     def __init__(
-        self, account: StorageAccount, settings: AzureSettings, environment: Environment, blobs: PayloadBlobs
+        self,
+        account: StorageAccount,
+        settings: AzureSettings,
+        environment: Environment,
+        blobs: PayloadBlobs,
+        handed_back: HandedBackTable,
     ) -> None:
         self._account = account
         self._settings = settings
@@ -57,6 +63,7 @@ class Mail:
         self._clock = environment.clock
         self._ids = environment.ids
         self._blobs = blobs
+        self._handed_back = handed_back
         self._numbers = itertools.count(1)
 
     # Writing.
@@ -149,7 +156,10 @@ class Mail:
             if moves:
                 await self._to_poison(queue, stored, str(error))
             else:
-                await queue.update(stored, visibility_s=back_off_s(stored.dequeue_count))
+                hidden = await queue.update(stored, visibility_s=back_off_s(stored.dequeue_count))
+                if isinstance(error, UnknownKindError):
+                    kind = "activity" if queue.name == self._layout.work_items else "orchestration"
+                    await self._handed_back.note_message(kind, error.instance_id, error.kind, queue.name, hidden)
         except StoreError:  # it comes again when its time is over
             logger.debug("message %s could not be put away", stored.id, exc_info=True)
 

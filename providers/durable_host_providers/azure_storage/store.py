@@ -36,6 +36,7 @@ from durable_host.storage.contract import (
 from durable_host_providers.azure_storage.activities import Activities
 from durable_host_providers.azure_storage.checkpoint import Committer
 from durable_host_providers.azure_storage.client import Client
+from durable_host_providers.azure_storage.handed_back import HandedBackTable
 from durable_host_providers.azure_storage.history_table import HistoryTable
 from durable_host_providers.azure_storage.inbox import Inbox
 from durable_host_providers.azure_storage.instances_table import InstancesTable
@@ -106,7 +107,8 @@ class AzureTaskHubStore(TaskHubStore):
         waiters = Waiters(demand)
         self.tasks = TaskOwner()
         self.blobs = PayloadBlobs(account, layout.large_messages)
-        self.mail = Mail(account, settings, environment, self.blobs)
+        self.handed_back = HandedBackTable(account, layout.handed_back, environment)
+        self.mail = Mail(account, settings, environment, self.blobs, self.handed_back)
         self.history = HistoryTable(account, layout.history, environment, self.blobs, batch=history_batch)
         self.instances = InstancesTable(account, layout.instances, layout.hub, environment, self.blobs)
         self.activities = Activities(account, settings, self.mail, environment, self.tasks, tokens)
@@ -136,6 +138,7 @@ class AzureTaskHubStore(TaskHubStore):
             self.instances,
             self.blobs,
             self.outbox,
+            self.handed_back,
         )
 
     # Life cycle.
@@ -227,8 +230,12 @@ class AzureTaskHubStore(TaskHubStore):
         running = self.activities.find(lease)
         if running is not None:
             await self.activities.abandon(running, seconds)
-        else:
-            await self.committer.abandon(lease, seconds)
+            await self.handed_back.note_task(running.fetched, seconds)
+            return
+        held = self.locks.require(lease)
+        await self.committer.abandon(lease, seconds)
+        if held is not None:
+            await self.handed_back.note_instance(held, seconds)
 
     async def quarantine(self, lease: Lease, reason: str) -> CommitOutcome:
         held = self.locks.require(lease)
