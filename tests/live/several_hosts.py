@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.hosting import HostProcess, source_environment
 from tests.live.host_app import make_app, wait_until
@@ -90,7 +90,7 @@ class SeveralHosts:
         self._hosts: list[HostProcess] = []
         self._started: dict[str, int] = {}
 
-    def __enter__(self) -> SeveralHosts:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
