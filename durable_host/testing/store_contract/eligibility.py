@@ -297,11 +297,12 @@ class CancellationContract(ContractBase):
         activities.cancel()
         await asyncio.gather(orchestrations, activities, return_exceptions=True)
 
+        # What was on its way for the cancelled calls may have taken it, and gives it back.
         await create(hub, store, "a")
-        item = await lock_one(store)
+        item = await lock_one(store, wait=SOON)
         await commit(store, advance(hub, item, activities=(activity(hub),)))
 
-        assert len(await lock_tasks(store)) == 1
+        assert len(await lock_tasks(store, wait=SOON)) == 1
 
     @promise(3)
     async def test_a_call_cancelled_when_work_was_just_made_gives_it_back(
