@@ -1,0 +1,172 @@
+"""Faults that the reference has with rows and blobs, each as it would show."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from durable_host.model.ids import InstanceId
+from durable_host.model.status import RuntimeStatus
+from durable_host.testing.store_contract.steps import (
+    advance,
+    commit,
+    create,
+    event,
+    fact,
+    lock,
+    lock_one,
+    settle,
+    start,
+)
+from durable_host_providers.azure_storage import payload_blobs
+from durable_host_providers.azure_storage.ports import EdmDateTime
+from durable_host_providers.azure_storage.wire.payloads import compress
+from tests.unit.azure.hub_in_memory import HubInMemory, opened
+
+pytestmark = pytest.mark.simulated
+
+A = InstanceId("a")
+LARGE = '"' + "x" * 100_000 + '"'
+
+
+async def _end_with_large_facts(memory: HubInMemory, *instance_ids: str) -> None:
+    hub, store = memory.hub, memory.store
+    for instance_id in instance_ids:
+        await create(hub, store, instance_id)
+        await store.send([event(hub, instance_id, input=LARGE)])
+        state = {"status": RuntimeStatus.COMPLETED}
+        await commit(store, advance(hub, await lock_one(store), events=[fact(hub, LARGE)], state=state))
+
+
+NEIGHBOURS = ("order-10", "order-1:0", "order")
+
+
+async def test_a_purge_leaves_blobs_of_ids_that_begin_alike() -> None:
+    async with opened() as memory:
+        await _end_with_large_facts(memory, *NEIGHBOURS)
+        others = memory.blobs()
+        await _end_with_large_facts(memory, "order-1")
+        assert memory.blobs() > others
+
+        assert await memory.store.purge([InstanceId("order-1")]) == 1
+
+        assert memory.blobs() == others
+
+
+async def test_without_the_separator_a_purge_takes_blobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload_blobs, "payload_prefixes", lambda instance_id: (instance_id,))
+    async with opened() as memory:
+        await _end_with_large_facts(memory, *NEIGHBOURS)
+        others = memory.blobs()
+        await _end_with_large_facts(memory, "order-1")
+
+        await memory.store.purge([InstanceId("order-1")])
+
+        assert memory.blobs() < others
+
+
+async def test_a_purge_takes_blobs_under_the_raw_and_the_escaped_id() -> None:
+    async with opened() as memory:
+        await _end_with_large_facts(memory, "a/b#?^")
+        assert any(name.startswith("a/b#?^/") for name in memory.blobs())
+        assert any(name.startswith("a^0b^2^3^^/") for name in memory.blobs())
+
+        assert await memory.store.purge([InstanceId("a/b#?^")]) == 1
+
+        assert memory.blobs() == set()
+
+
+async def test_what_an_earlier_execution_left_in_the_row_does_not_show() -> None:
+    async with opened() as memory:
+        await settle(memory.hub, memory.store)
+        await memory.merge("a", Output='"of before"', CompletedTime=EdmDateTime("2020-01-01T00:00:00.0000000Z"))
+
+        state = await memory.store.get_instance(A)
+
+        assert state is not None
+        assert (state.status, state.output, state.completed_at) == (RuntimeStatus.RUNNING, None, None)
+
+
+@pytest.mark.parametrize("column", ["Input", "Output"])
+async def test_a_text_whose_blob_is_named_beside_it_shows(column: str) -> None:
+    async with opened() as memory:
+        await settle(memory.hub, memory.store, status=RuntimeStatus.COMPLETED)
+        await memory.write_blob("a/large", compress(LARGE.encode()))
+        await memory.merge("a", **{column: "", f"{column}BlobName": "a/large"})
+
+        state = await memory.store.get_instance(A)
+
+        assert state is not None
+        assert getattr(state, column.lower()) == LARGE
+
+
+@pytest.mark.parametrize("column", ["Input", "Output"])
+async def test_an_address_is_a_text_unless_it_is_in_the_hubs_own_container(column: str) -> None:
+    async with opened() as memory:
+        await settle(memory.hub, memory.store, status=RuntimeStatus.COMPLETED)
+        await memory.write_blob("a/large", compress(LARGE.encode()))
+        found: list[object] = []
+        for address in ("https://example.org/a/large", f"{memory.container_url}s/a/large", "urn:isbn:0"):
+            await memory.merge("a", **{column: address})
+            found.append((address, getattr(await memory.store.get_instance(A), column.lower())))
+        assert all(shown == address for address, shown in found), found
+
+        await memory.merge("a", **{column: f"{memory.container_url}/a/large"})
+
+        assert getattr(await memory.store.get_instance(A), column.lower()) == LARGE
+
+
+@pytest.mark.parametrize("fences", [True, False])
+async def test_a_row_of_a_newer_start_is_overwritten_without_the_fence_only(fences: bool) -> None:
+    async with opened() as memory:
+        hub, store = memory.hub, memory.store
+        store.committer.fences_projection = fences
+        await settle(hub, store, status=RuntimeStatus.COMPLETED)
+        await store.send([event(hub)])
+        stray = await lock_one(store)
+        again = start(hub)
+        again = replace(again, event=replace(again.event, generation=1))  # as clients count
+        assert await store.create_instance(again, replaceable=[RuntimeStatus.COMPLETED])
+
+        await commit(store, advance(hub, stray, state={"status": RuntimeStatus.COMPLETED}))
+
+        state = await store.get_instance(A)
+        assert state is not None
+        assert (state.execution_id == again.execution_id) is fences
+
+
+async def test_an_instance_whose_blob_is_gone_stops_nobody_else() -> None:
+    async with opened() as memory:
+        hub, store = memory.hub, memory.store
+        for instance_id in ("a", "b"):
+            await create(hub, store, instance_id)
+            await commit(store, advance(hub, await lock_one(store), events=[fact(hub, LARGE)]))
+        for name in memory.blobs():
+            if name.startswith("a/"):
+                await memory.store.blobs.remove([name])
+        store.locks.known.clear()  # as in another process
+        await store.send([event(hub, "a"), event(hub, "b")])
+
+        items = await lock(store)
+
+        assert [(item.instance_id, item.history is None) for item in items] == [("a", True), ("b", False)]
+        with pytest.raises(Exception, match="blob 'a/"):
+            await store.get_history(A)
+        await store.abandon([items[0].lease], delay=hub.lease)
+        assert await lock(store) == []
+
+
+async def test_ids_that_differ_in_case_only_are_two_instances() -> None:
+    async with opened() as memory:
+        hub, store = memory.hub, memory.store
+        await create(hub, store, "order", "Order")
+        first = {item.instance_id: item for item in await lock(store)}
+        assert set(first) == {"order", "Order"}
+        for item in first.values():
+            await commit(store, advance(hub, item, hold=True))
+        await store.send([event(hub, "Order", message_id="for the second")])
+
+        (item,) = await lock(store, cached=True)
+
+        assert (item.instance_id, [message.id for message in item.inbox]) == ("Order", ["for the second"])
+        assert item.lease.token == first[InstanceId("Order")].lease.token
