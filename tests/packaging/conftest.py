@@ -56,6 +56,12 @@ def postgres_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) 
     return _installed(tmp_path_factory.mktemp("postgres") / "venv", f"{wheel}[postgres]")
 
 
+@pytest.fixture(scope="session")
+def azure_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The same with the extra for Azure Storage."""
+    return _installed(tmp_path_factory.mktemp("azure") / "venv", f"{wheel}[azure]")
+
+
 def _installed(folder: Path, what: str) -> Path:
     assert _run(sys.executable, "-m", "venv", str(folder)).returncode == 0
     done = _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", what)

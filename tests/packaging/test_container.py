@@ -12,6 +12,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +25,9 @@ import pytest
 import yaml
 from psycopg import sql
 
+from durable_host_providers.azure_storage.credentials import parse_connection_string
 from tests.hosting import ROOT, HostProcess
+from tests.servers.azurite import find_azurite
 from tests.servers.postgres import PostgresServer
 
 Instruction = tuple[str, str]
@@ -66,7 +72,7 @@ def test_image_runs_as_somebody_who_is_not_root() -> None:
     assert _values("USER")[-1] == "durable"
     names = [name for name, _ in _instructions()]
     assert names.index("USER") < len(names) - names[::-1].index("CMD")
-    for name in ("host", "first", "second"):
+    for name in ("host", "first", "second", "on-azurite"):
         service = _compose()["services"][name]
         assert (service["user"], service["read_only"], service["build"]) == ("10001", True, ".")
     assert any("--uid 10001" in value for value in _values("RUN"))
@@ -93,16 +99,19 @@ def test_ports_agree_and_compose_publishes_to_this_machine_only() -> None:
     services = _compose()["services"]
     assert services["host"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     published = [each for service in services.values() for each in service.get("ports", ())]
-    assert len(set(published)) == 3
+    assert len(set(published)) == 4
     for each in published:
         assert re.fullmatch(rf"127\.0\.0\.1:\d+:{port}", each), each
 
 
-def test_compose_starts_one_host_on_sqlite_unless_it_is_asked_for_postgres() -> None:
+def test_compose_starts_one_host_on_sqlite_unless_it_is_asked_for_another_store() -> None:
     services = _compose()["services"]
 
     assert [name for name, service in services.items() if "profiles" not in service] == ["host"]
-    assert {tuple(service["profiles"]) for service in services.values() if "profiles" in service} == {("postgres",)}
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert [name for name, names in profiles.items() if names == ["postgres"]] == ["first", "second", "postgres"]
+    assert [name for name, names in profiles.items() if names == ["azure"]] == ["on-azurite", "azurite"]
+    assert len(profiles) == 5
     assert services["first"]["command"] == services["second"]["command"]
     assert services["first"]["environment"] == services["second"]["environment"]
     assert services["first"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
@@ -120,6 +129,28 @@ def test_hosts_know_where_compose_keeps_the_database() -> None:
     assert "ports" not in services["postgres"], "reachable by the hosts only"
     assert services["postgres"]["volumes"] == ["database:/var/lib/postgresql/data"]
     assert "database" in _compose()["volumes"]
+
+
+def test_host_knows_where_compose_keeps_the_account() -> None:
+    services = _compose()["services"]
+    connection = parse_connection_string(_text(services["on-azurite"]["environment"]["AzureWebJobsStorage"]))
+
+    assert connection.urls["queue"] == "http://azurite:10001/devstoreaccount1"
+    assert services["on-azurite"]["depends_on"] == {"azurite": {"condition": "service_healthy"}}
+    assert "ports" not in services["azurite"], "reachable by the hosts only"
+    assert services["azurite"]["volumes"] == ["account:/data"]
+    assert "account" in _compose()["volumes"]
+
+
+def test_azurite_of_compose_is_the_one_of_the_tests() -> None:
+    build = _compose()["services"]["azurite"]["build"]
+    folder = ROOT / build["context"]
+
+    copied = re.findall(r"^COPY (.+) \./$", build["dockerfile_inline"], re.MULTILINE)
+    assert copied == ["package.json package-lock.json"]
+    assert all((folder / name).is_file() for name in copied[0].split())
+    assert "npm ci" in build["dockerfile_inline"], "what is locked, and nothing else"
+    assert "USER node" in build["dockerfile_inline"]
 
 
 def test_base_image_has_a_supported_python_and_versions_are_locked() -> None:
@@ -164,7 +195,8 @@ def test_image_has_the_drivers_of_every_provider() -> None:
     locked = (ROOT / "requirements" / "run.txt").read_text(encoding="utf-8")
 
     assert any("-r /tmp/run.txt" in value for value in _values("RUN"))
-    assert re.search(r"^asyncpg==", locked, re.MULTILINE)
+    for driver in ("asyncpg", "azure-data-tables", "azure-identity", "azure-storage-blob", "azure-storage-queue"):
+        assert re.search(rf"^{driver}==", locked, re.MULTILINE), driver
 
 
 @pytest.mark.live
@@ -247,6 +279,84 @@ def test_commands_of_compose_give_two_hosts_on_one_hub(
 
     assert status["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
     assert json.loads(keys.stdout)
+
+
+@contextmanager
+def _azurite_of_compose(data: Path, host: str) -> Generator[None]:
+    """Azurite as compose starts it, on an address of this machine."""
+    service = _compose()["services"]["azurite"]
+    program = find_azurite()
+    if program is None:
+        text = "Azurite is not installed; run `make servers`: NOT TESTED that compose starts a host on it"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    command = [*program, *service["command"][1:]]
+    command = [{"/data": str(data), "0.0.0.0": host}.get(word, word) for word in command]
+    check = [program[0], *service["healthcheck"]["test"][2:]]
+    check = [word.replace("127.0.0.1", host) for word in check]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 60
+            while subprocess.run(check, timeout=30, check=False).returncode != 0:
+                assert process.poll() is None
+                assert time.monotonic() < end, "it does not become healthy"
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.mark.live
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a loopback address of its own")
+def test_commands_of_compose_give_a_host_on_azurite(azure_environment: Path, tmp_path: Path) -> None:
+    # With its usual ports, which somebody may use on 127.0.0.1.
+    loopback = f"127.0.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 2}"
+    service = _compose()["services"]["on-azurite"]
+    address = _text(service["environment"]["AzureWebJobsStorage"]).replace("//azurite", f"//{loopback}")
+    environment = _environment(azure_environment, AzureWebJobsStorage=address)
+    app, data = _app(tmp_path), tmp_path / "data"
+    data.mkdir()
+    words = [str(word).replace("/app", str(app)) for word in service["command"]]
+
+    with _azurite_of_compose(data, loopback):
+        command = _on_loopback(words, azure_environment)
+        with HostProcess(app, command=command, environment=environment) as host:
+            check = _health_check(host, azure_environment)
+            assert subprocess.run(check, env=environment, timeout=30, check=False).returncode == 0
+            refused = host.request("GET", "/runtime/webhooks/durabletask/instances")
+            assert refused.status == 401, (refused, host.printed())
+            keys = subprocess.run(
+                [*command[:1], "keys", "list", str(app), "--storage", "azureStorage", "--json"],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+            started = host.request("POST", "/api/orchestrators/hello_cities")
+            assert started.status == 202, (started, host.printed())
+            status = host.complete(started.json()["statusQueryGetUri"])
+
+    assert status["output"] == ["Hello Tokyo!", "Hello Seattle!", "Hello London!"]
+    assert json.loads(keys.stdout)
+    assert any(data.iterdir()), "what is stored is on the volume"
+
+
+@pytest.mark.live
+def test_without_the_extra_azure_storage_says_what_to_install(plain_environment: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(plain_environment / "durable-host"), "start", str(_app(tmp_path)), "--storage", "azureStorage"],
+        env=_environment(plain_environment, AzureWebJobsStorage="UseDevelopmentStorage=true"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "install durable-host[azure]" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.live
