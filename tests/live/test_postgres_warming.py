@@ -39,11 +39,12 @@ async def test_the_first_calls_reach_every_part_and_are_undone(postgres_database
     try:
         recording = Recording(connection)
 
-        await warm(recording, statements("durable_host"), "first")  # type: ignore[arg-type]
+        await warm(recording, statements("durable_host"), "first")  # pyright: ignore[reportArgumentType]
 
-        new, started, alone, stepped, completed, committed, *_ = recording.answers
+        new, started, last, alone, stepped, completed, committed, *_ = recording.answers
         assert len(new) == 1
         assert [row[0] for row in started] == [8]
+        assert list(last) == []
         assert tuple(alone[0]) == (True, True)
         assert list(stepped) == []
         assert [row[0] for row in completed] == [4]

@@ -33,6 +33,12 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
         *("integer[]", "integer[]", "bigint[]", "bytea[]", "bytea[]", "text[]", "bytea[]", "bigint[]", "text[]"),
         *("text[]", "bigint[]", "text[]", "bytea[]", "integer"),
     ),
+    "last_step": (
+        *("integer", "bigint", "bigint"),
+        *("bigint", "bigint", "integer", "integer", "text", "text"),
+        *("integer", "integer", "bigint", "boolean", "text", "bytea"),
+        *("bytea", "bytea", "bytea", "bytea", "text", "text"),
+    ),
     "complete": (
         *("integer", "bigint", "bigint", "text[]", "bigint[]"),
         *("text[]", "text[]", "text[]", "bigint[]", "bytea[]", "integer"),

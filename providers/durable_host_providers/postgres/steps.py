@@ -1,6 +1,7 @@
-"""The usual step of an instance that its worker holds, as the arguments of a smaller statement than `commit`.
+"""The usual steps of an instance that its worker holds, as the arguments of smaller statements than `commit`.
 
-Most checkpoints are of this kind: an activity's result comes in, the next activity goes out, the instance stays locked.
+Most checkpoints are of two kinds: an activity's result comes in, the next activity goes out, the instance stays locked;
+and in the end, a result comes in and nothing goes out.
 """
 
 from __future__ import annotations
@@ -13,17 +14,44 @@ from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask
 from durable_host.model.status import TERMINAL
 from durable_host.storage.contract import Checkpoint
-from durable_host_providers._sql.rows import state_text, to_micros
+from durable_host_providers._sql.rows import payloads_of, shown_state, state_text, to_micros
 
+from .checkpoints import raw
 from .grants import Grant, Grants, InstanceToken
 
-__all__ = ["Steps", "is_step"]
+__all__ = ["LastStep", "Steps", "is_last_step", "is_step"]
 
 
 def is_step(checkpoint: Checkpoint, grants: Grants) -> bool:
-    """Whether a checkpoint is of this kind, as far as is known here."""
-    state, base, token = checkpoint.state, checkpoint.base, checkpoint.lease.token
-    if not checkpoint.hold or state is None or not checkpoint.events:
+    """Whether a checkpoint is of the first kind, as far as is known here."""
+    state = checkpoint.state
+    return (
+        checkpoint.hold
+        and state is not None
+        and state.status not in TERMINAL
+        and state.failure is None
+        and _goes_on(checkpoint, state, grants)
+    )
+
+
+def is_last_step(checkpoint: Checkpoint, grants: Grants) -> bool:
+    """Whether a checkpoint is of the second kind, with at most one message and one result."""
+    state = checkpoint.state
+    return (
+        not checkpoint.hold
+        and checkpoint.base is not None
+        and state is not None
+        and not checkpoint.activities
+        and len(checkpoint.completed) < 2
+        and len(checkpoint.consumed) < 2
+        and _goes_on(checkpoint, state, grants)
+    )
+
+
+def _goes_on(checkpoint: Checkpoint, state: InstanceState, grants: Grants) -> bool:
+    """Whether it appends to the execution that is known here, and sends nothing."""
+    base, token = checkpoint.base, checkpoint.lease.token
+    if not checkpoint.events:
         return False
     if checkpoint.messages or checkpoint.deferred or checkpoint.amended:
         return False
@@ -38,8 +66,6 @@ def is_step(checkpoint: Checkpoint, grants: Grants) -> bool:
         and grant.execution_id == state.execution_id
         and grant.status is not None
         and grant.version == base
-        and state.status not in TERMINAL
-        and state.failure is None
     )
 
 
@@ -150,6 +176,48 @@ class Steps:
                     grant.given.pop(message_id, None)
                 grant.held = True
         return {each.lease.key: _parts(each)[2] for each in self.checkpoints}
+
+
+@dataclass(slots=True)
+class LastStep:
+    """A checkpoint of the second kind."""
+
+    grants: Grants
+    checkpoint: Checkpoint
+
+    @property
+    def ref(self) -> int:
+        """The row of the instance."""
+        return _parts(self.checkpoint)[0].ref
+
+    def arguments(self) -> list[object]:
+        """The arguments of `last_step` behind hub and lease."""
+        checkpoint = self.checkpoint
+        token, base, state, version = _parts(checkpoint)
+        state = shown_state(state)
+        grant = self.grants.find(token)
+        return [
+            token.ref,
+            token.lease,
+            *base,
+            state.execution_id,
+            None if grant is None else grant.status,
+            version.generation,
+            version.length,
+            to_micros(state.updated_at),
+            state.status in TERMINAL,
+            state.status.value,
+            state_text(state).encode(),
+            *(raw(payload) for payload in payloads_of(state)[1:]),
+            encode_events(checkpoint.events).encode(),
+            checkpoint.consumed[0] if checkpoint.consumed else None,
+            checkpoint.completed[0].key if checkpoint.completed else None,
+        ]
+
+    def applied(self) -> dict[str, InstanceState]:
+        """Remember that it is locked no more; returns the projection, by instance id."""
+        self.grants.drop(self.ref)
+        return {self.checkpoint.lease.key: shown_state(_parts(self.checkpoint)[2])}
 
 
 def _key(checkpoint: Checkpoint) -> str:

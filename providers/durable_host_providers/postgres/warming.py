@@ -33,12 +33,18 @@ async def warm(connection: Connection, sql: Statements, name: str) -> None:
 async def _calls(connection: Connection, sql: Statements, name: str) -> None:
     first = (_HUB, _LEASE, _LENGTH)
     starts = [[name], ["m"], [None], [None], [_TEXT], ["Pending"], ["e"], ["n"], [None], [0], [_TEXT], [None], [""]]
-    await connection.fetch(
+    ((new, _),) = await connection.fetch(
         sql["start_alone"], *first, True, f"{name}0", "m", None, None, _TEXT, "Pending", "e", "n", None, 0, _TEXT, None
     )
     answers = await connection.fetch(sql["start"], *first, 1, *starts, None, None, None)
     ref = next(answer[1] for answer in answers)
-    # length, updated_at, state, custom status, execution, status, events, folded, activity, task, locked, ...
+    # ref, lease, version, execution, status, version, updated_at, settled, status, state, payloads, events, ...
+    await connection.fetch(
+        sql["last_step"],
+        *(*first, new, _LEASE, None, None, "e", "Pending", 1, 1, 0, True, "Completed", _TEXT),
+        *(None, None, None, _TEXT, "m", f"{name}1"),
+    )
+    # ref, lease, version, length, updated_at, state, custom status, execution, status, events, folded, activity, ...
     await connection.fetch(
         sql["step_alone"],
         *(*first, ref, _LEASE, None, None, 1, 0, _TEXT, None, "e", "Pending", _TEXT, None, f"{name}1", _TEXT, True),

@@ -15,7 +15,7 @@ from .connection import NotAsRememberedError
 from .grants import ActivityToken, InstanceToken
 from .items import Locked
 from .starts import Starts
-from .steps import Steps, is_step
+from .steps import LastStep, Steps, is_last_step, is_step
 from .work import Work
 
 __all__ = ["Writing"]
@@ -90,6 +90,13 @@ class Writing:
     async def _commit_others(
         self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
     ) -> None:
+        if (
+            len(which) == 1
+            and is_last_step(checkpoints[which[0]], self._work.grants)
+            and await self._commit_last_step(checkpoints[which[0]])
+        ):
+            outcomes[which[0]] = CommitOutcome.COMMITTED
+            return
         left = list(which)
         bring: set[int] = set()
         while left:
@@ -115,6 +122,24 @@ class Writing:
                 self._work.grants.drop(ref)
                 chosen.pop(ref, None)
             left = sorted([*chosen.values(), *later])
+
+    async def _commit_last_step(self, checkpoint: Checkpoint) -> bool:
+        """Apply it, or learn that its row is not as remembered."""
+        last = LastStep(self._work.grants, checkpoint)
+        try:
+            answers = await self._work.call("last_step", self._work.next_lease(), last.arguments())
+            if any(answer[KIND] == Kind.LOST for answer in answers):
+                return False
+            states = last.applied()
+            self._work.watchers.tell(states)
+            self._work.absorb(answers, 0.0)
+            self._left_over(0, states)
+        except BaseException:
+            self._work.grants.drop(last.ref)
+            raise
+        finally:
+            self._work.consider()
+        return True
 
     def _hand_over(self, count: int) -> int:
         """How many activities to lock for those who wait; what waits already goes first."""

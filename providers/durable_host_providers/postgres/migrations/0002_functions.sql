@@ -485,6 +485,46 @@ BEGIN
 END
 $$;
 
+-- The usual last step of one instance: it sends nothing, and the instance is locked no more. Tells that the row is not as
+-- its worker remembers it (then nothing happens), or when the instance wants a worker again.
+CREATE FUNCTION durable_host.last_step(
+    a_hub integer, a_lease bigint, a_length bigint,
+    c_ref bigint, c_lease bigint, c_generation integer, c_events integer, c_execution text, c_status text,
+    p_generation integer, p_length integer, p_updated bigint, p_settled boolean, p_status text, p_state bytea,
+    p_output bytea, p_custom bytea, p_failure bytea, e_events bytea, y_id text, f_id text
+) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := durable_host.now_micros();
+    v_due bigint;
+BEGIN
+    UPDATE durable_host.instances i SET
+        generation = p_generation, length = p_length, updated_at = p_updated,
+        settled_at = CASE WHEN p_settled THEN p_updated END, pending = false, status = p_status, state = p_state,
+        output = p_output, custom_status = p_custom, failure = p_failure, lease = NULL, wake_at = NULL
+    WHERE i.ref = c_ref AND i.lease = c_lease AND coalesce(i.wake_at, 0) > v_now
+        AND i.generation IS NOT DISTINCT FROM c_generation AND i.length IS NOT DISTINCT FROM c_events
+        AND i.execution_id = c_execution AND i.status = c_status;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT (durable_host.fact(1, c_ref, NULL, NULL, NULL)).*;
+        RETURN;
+    END IF;
+    INSERT INTO durable_host.history (ref, first, events) VALUES (c_ref, coalesce(c_events, 0), e_events);
+    IF y_id IS NOT NULL THEN
+        DELETE FROM durable_host.messages m WHERE m.ref = c_ref AND m.id = y_id;
+    END IF;
+    IF f_id IS NOT NULL THEN
+        DELETE FROM durable_host.activities a WHERE a.hub = a_hub AND a.dispatch_id = f_id;
+    END IF;
+    -- Who sends locks the row first. So this statement, which begins after we have it, sees what came for the lease, and
+    -- what comes later sees that there is none.
+    SELECT min(m.due) INTO v_due FROM durable_host.messages m WHERE m.ref = c_ref;
+    IF v_due IS NOT NULL THEN
+        UPDATE durable_host.instances i SET wake_at = v_due WHERE i.ref = c_ref;
+        RETURN QUERY SELECT (durable_host.fact(5, NULL, NULL, v_due - v_now, NULL)).*;
+    END IF;
+END
+$$;
+
 -- Send the replies of activities and remove their tasks, all of them or none: the answer says which leases are lost.
 CREATE FUNCTION durable_host.complete(
     a_hub integer, a_lease bigint, a_length bigint, c_id text[], c_lease bigint[],

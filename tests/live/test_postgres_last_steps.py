@@ -1,0 +1,129 @@
+"""The end of one instance takes a small statement of its own, which must do what `commit` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from durable_host.environment import system_environment
+from durable_host.model.ids import InstanceId
+from durable_host.model.status import RuntimeStatus
+from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem, StorageOptions
+from durable_host.testing.store_contract import ContractHub
+from durable_host.testing.store_contract.steps import advance, create, event, lock, lock_one
+from durable_host_providers.postgres import provider
+from durable_host_providers.postgres.store import PostgresTaskHubStore
+
+pytestmark = pytest.mark.live
+
+A = InstanceId("a")
+
+
+class _Calls:
+    """Remembers which functions a store object calls."""
+
+    def __init__(self, store: PostgresTaskHubStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        call = store.work.call
+
+        async def noted(name: str, lease: int, arguments: Any) -> Any:
+            self.names.append(name)
+            return await call(name, lease, arguments)
+
+        monkeypatch.setattr(store.work, "call", noted)
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncGenerator[tuple[ContractHub, PostgresTaskHubStore]]:
+    store = provider.open(StorageOptions("Hub", {}, Path(), url), system_environment()).hub
+    assert isinstance(store, PostgresTaskHubStore)
+    await store.create()
+    async with store:
+        yield ContractHub(open=lambda: store, environment=system_environment()), store
+
+
+async def _second_episode(hub: ContractHub, store: PostgresTaskHubStore) -> OrchestrationWorkItem:
+    """A locked instance that has a history and a message."""
+    await create(hub, store, A)
+    await store.commit([advance(hub, await lock_one(store))])
+    await store.send([event(hub, A)])
+    return await lock_one(store)
+
+
+async def _somebody_waits(connection: Any) -> None:
+    async with asyncio.timeout(20):
+        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_the_end_of_an_instance_is_told_by_the_small_statement(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _opened(postgres_database) as (hub, store):
+        item = await _second_episode(hub, store)
+        calls = _Calls(store, monkeypatch)
+        ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED, "output": '"done"'})
+
+        assert await store.commit([ended]) == [CommitOutcome.COMMITTED]
+
+        assert calls.names == ["last_step"]
+        state = await store.get_instance(A)
+        assert state is not None
+        assert (state.status, state.output, state.version) == (
+            RuntimeStatus.COMPLETED,
+            '"done"',
+            ended.state and ended.state.version,
+        )
+        assert await store.get_history(A) == [*(item.history or ()), *ended.events]
+        assert await lock(store) == []
+
+
+async def test_the_same_end_again_finds_the_lease_lost(postgres_database: str) -> None:
+    async with _opened(postgres_database) as (hub, store):
+        item = await _second_episode(hub, store)
+        ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED})
+        await store.commit([ended])
+
+        assert await store.commit([ended]) == [CommitOutcome.LEASE_LOST]
+
+
+async def test_a_lease_that_somebody_else_has_taken_is_lost(postgres_database: str) -> None:
+    async with _opened(postgres_database) as (hub, store):
+        item = await _second_episode(hub, store)
+        connection: Any = await asyncpg.connect(postgres_database)
+        await connection.execute("UPDATE durable_host.instances SET lease = lease + 1")
+        await connection.close()
+
+        outcomes = await store.commit([advance(hub, item, state={"status": RuntimeStatus.COMPLETED})])
+
+        assert outcomes == [CommitOutcome.LEASE_LOST]
+        assert await store.get_history(A) == item.history
+
+
+async def test_a_message_that_is_being_sent_meanwhile_wakes_the_instance_again(postgres_database: str) -> None:
+    """Who sends has the row first: its message is not in the snapshot with which the statement began."""
+    async with _opened(postgres_database) as (hub, store):
+        item = await _second_episode(hub, store)
+        connection: Any = await asyncpg.connect(postgres_database)
+        try:
+            transaction = connection.transaction()
+            await transaction.start()
+            await store.send([event(hub, A)], transaction=connection)
+            ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED})
+            committing = asyncio.ensure_future(store.commit([ended]))
+            await _somebody_waits(connection)
+            await transaction.commit()
+
+            assert await committing == [CommitOutcome.COMMITTED]
+        finally:
+            await connection.close()
+
+        again = await lock_one(store, wait=timedelta(seconds=20))
+        assert len(again.inbox) == 1
