@@ -23,6 +23,7 @@ from durable_host.model.history import ExecutionStarted, HistoryEvent
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import HistoryVersion
 from durable_host.model.messages import Message
+from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import HistoryCache, Lease, OrchestrationWorkItem
 from durable_host_providers.azure_storage.fetched import Fetched, Held, Known, copies_of
 from durable_host_providers.azure_storage.history_table import HistoryTable, episodes_in
@@ -36,6 +37,7 @@ from durable_host_providers.azure_storage.wire.errors import WireError
 __all__ = ["InstanceLocks"]
 
 _MAX_START_DELIVERIES = 10
+_NOTHING = HistoryVersion(0, 0)
 _SHORTEST_WAIT = 0.001
 
 
@@ -249,6 +251,9 @@ class InstanceLocks:
         known.blobs = list(stored.blobs)
         if known.version is None and state is not None:
             known.version = state.version  # ended before it began: there is a row and no history
+            if known.version is None and state.status is RuntimeStatus.TERMINATED:
+                # Ended so by another writer, which does not say where history stands.
+                known.version = _NOTHING
         if known.version is not None and cache.holds(instance_id, known.version):
             return None
         return stored.events
