@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +27,9 @@ from durable_host_providers.azure_storage.partitions import ManagerKind
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
 from durable_host_providers.azure_storage.store import AzureTaskHubStore
-from tests.azure_recordings import RECORDINGS
+from tests.azure_recordings import HUB, RECORDINGS
 from tests.histories import orchestrators
-from tests.servers.recorded_hubs import MovedHub
+from tests.servers.recorded_hubs import MovedHub, due_at_once, when_recorded
 
 KINDS = {"table": ManagerKind.TABLE, "safe": ManagerKind.SAFE, "legacy": ManagerKind.LEGACY, "more": ManagerKind.TABLE}
 PUSHES: dict[str, tuple[str, Any]] = {
@@ -88,13 +89,13 @@ def app() -> FunctionRegistry:
 
 
 class Hub:
-    """A recorded hub in an account in memory."""
+    """A recorded hub in an account in memory, under its own name or another."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, name: str = HUB) -> None:
         self.environment = simulated_environment()
         self.service = SimulatedService(self.environment.clock.now)
         self.account = SimulatedAccount(self.service)
-        self.recorded = MovedHub(kind)
+        self.recorded = MovedHub(kind, name)
         self.settings = AzureSettings(
             Layout(self.recorded.hub), base64=kind == "safe", max_polling=timedelta(seconds=5)
         )
@@ -109,8 +110,8 @@ class Hub:
             app_lease=AppLeaseOptions(use=False),
         )
 
-    async def load(self) -> None:
-        await self.recorded.load(self.account)
+    async def load(self, delay: Callable[[int], int] = due_at_once) -> None:
+        await self.recorded.load(self.account, delay)
 
     def store(self, *, worker: bool) -> AzureTaskHubStore:
         return AzureTaskHubStore(self.account, self.settings, self.environment, self.hub, self.runs if worker else None)
@@ -120,10 +121,19 @@ def _plain(text: str) -> str:
     return text if text.startswith("{") else base64.b64decode(text).decode()
 
 
+def _shifted(delay_s: int) -> int:
+    """Later than it was recorded."""
+    return delay_s + 900
+
+
+NAMES = (HUB, "MovedElsewhere45")
+
+
 @pytest.mark.simulated
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", RECORDINGS)
-async def test_a_recorded_hub_can_be_read_and_what_has_finished_purged(kind: str) -> None:
-    hub = Hub(kind)
+async def test_a_recorded_hub_can_be_read_and_what_has_finished_purged(kind: str, name: str) -> None:
+    hub = Hub(kind, name)
     await hub.load()
     async with hub.store(worker=False) as store:
         found = (await store.query_instances(InstanceQuery(limit=1_000))).instances
@@ -133,6 +143,8 @@ async def test_a_recorded_hub_can_be_read_and_what_has_finished_purged(kind: str
             assert bool(history) is (state.status is not RuntimeStatus.PENDING)
             assert await store.get_instance(state.instance_id) == state
         finished = [state.instance_id for state in found if state.status.is_terminal]
+        if kind != "more":
+            assert "odd id ^ % äß 日本" in finished
 
         assert await store.purge([state.instance_id for state in found]) == len(finished)
 
@@ -144,10 +156,15 @@ async def test_a_recorded_hub_can_be_read_and_what_has_finished_purged(kind: str
 
 
 @pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("name", "delay"), [(HUB, due_at_once), (HUB, when_recorded), (NAMES[1], _shifted)], ids=["now", "later", "moved"]
+)
 @pytest.mark.parametrize("kind", ["table", "safe", "legacy"])
-async def test_a_recorded_hub_is_taken_over_and_reaches_its_ends(kind: str) -> None:
-    hub = Hub(kind)
-    await hub.load()
+async def test_a_recorded_hub_is_taken_over_and_reaches_its_ends(
+    kind: str, name: str, delay: Callable[[int], int]
+) -> None:
+    hub = Hub(kind, name)
+    await hub.load(delay)
     await asyncio.sleep(60)  # the leases of the dead worker end
     worker = TaskHubWorker(
         hub.store(worker=True), environment=hub.environment, registry=app(), manage_store=False, lease_thread=False
@@ -155,8 +172,8 @@ async def test_a_recorded_hub_is_taken_over_and_reaches_its_ends(kind: str) -> N
     async with worker.store, worker:
         client = worker.client
         await asyncio.sleep(30)
-        for instance_id, (name, data) in PUSHES.items():
-            await client.raise_event(instance_id, name, data)
+        for instance_id, (event, data) in PUSHES.items():
+            await client.raise_event(instance_id, event, data)
         await client.resume("suspended", "go on")
         ends: dict[str, Any] = {}
         for instance_id in ENDS:
