@@ -54,7 +54,10 @@ async def test_a_purge_leaves_blobs_of_ids_that_begin_alike() -> None:
 
 
 async def test_without_the_separator_a_purge_takes_blobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload_blobs, "payload_prefixes", lambda instance_id: (instance_id,))
+    def careless(instance_id: str) -> tuple[str, ...]:
+        return (instance_id,)
+
+    monkeypatch.setattr(payload_blobs, "payload_prefixes", careless)
     async with opened() as memory:
         await _end_with_large_facts(memory, *NEIGHBOURS)
         others = memory.blobs()
@@ -105,7 +108,7 @@ async def test_an_address_is_a_text_unless_it_is_in_the_hubs_own_container(colum
     async with opened() as memory:
         await settle(memory.hub, memory.store, status=RuntimeStatus.COMPLETED)
         await memory.write_blob("a/large", compress(LARGE.encode()))
-        found: list[object] = []
+        found: list[tuple[str, object]] = []
         for address in ("https://example.org/a/large", f"{memory.container_url}s/a/large", "urn:isbn:0"):
             await memory.merge("a", **{column: address})
             found.append((address, getattr(await memory.store.get_instance(A), column.lower())))
