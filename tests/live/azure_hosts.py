@@ -110,7 +110,7 @@ class AzureHosts(SeveralHosts):
 
 
 class Shuffler:
-    """Takes messages out of a hub's queues and puts each back twice, in another order; entered: it does.
+    """Takes messages out of a hub's queues and puts each back twice, sooner or later; entered: it does.
 
     Attributes:
         doubled: how many messages it has put a second time.
@@ -134,17 +134,21 @@ class Shuffler:
     async def _run(self, account: StorageAccount) -> None:
         layout = self._hosts.layout
         queues = [account.queue(name) for name in (*layout.control_queues, layout.work_items)]
+        seen: set[str] = set()
         while not self._stop.is_set():
             for queue in queues:
                 messages = list(await queue.get(8, visibility_s=30))
                 self._random.shuffle(messages)
                 for message in messages:
                     with suppress(NotFoundError):
+                        if message.text in seen:
+                            await queue.update(message, visibility_s=0)
+                            continue
+                        seen.add(message.text)
                         await queue.put(message.text, visibility_s=self._random.randrange(3))
                         self.doubled[queue.name] += 1
                         await queue.update(message, visibility_s=self._random.randrange(3))
-            # A pause, or it would take out its own copies for ever.
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.02)
 
 
 class Wire:
