@@ -85,6 +85,30 @@ def test_a_killed_hosts_work_is_taken_over(hosts: AzureHosts) -> None:
     assert "Traceback" not in second.printed()
 
 
+@pytest.mark.parametrize("manager", ["safe", "legacy"])
+def test_hosts_may_share_a_hub_by_blob_leases(tmp_path: Path, azurite: Azurite, manager: str) -> None:
+    settings = {override("storageProvider__useTablePartitionManagement"): "false"}
+    if manager == "legacy":
+        settings[override("storageProvider__useLegacyPartitionManagement")] = "true"
+    with AzureHosts(tmp_path, azurite, **settings) as hosts:
+        first, second = hosts.start(2)
+        hosts.instances(first, "chain", 6, steps=2, seconds=0.1)
+        hosts.instances(first, "waiter", 6, steps=1)
+        for number in range(6):
+            second.complete(f"/runtime/webhooks/durabletask/instances/chain-{number}")
+
+        table = {**hosts.settings, override("storageProvider__useTablePartitionManagement"): "true"}
+        table.pop(override("storageProvider__useLegacyPartitionManagement"), None)
+        refused = command_line("start", hosts.app, "--port", "0", "--storage", "azureStorage", **table)
+        assert (refused.returncode, "is in use by" in refused.stdout + refused.stderr) == (1, True), refused
+
+        assert first.stop() == 0
+        for number in range(6):
+            assert hosts.raise_event(second, f"waiter-{number}", 0) == 202
+        hosts.check(second, within=2 * _LOOK_SECONDS + _MOMENTS)
+        assert "Traceback" not in first.printed() + second.printed()
+
+
 def test_a_hub_with_another_number_of_partitions_is_refused_with_the_fix(hosts: AzureHosts) -> None:
     (host,) = hosts.start()
     hosts.instances(host, "waiter", 1, steps=1)
