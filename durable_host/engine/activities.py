@@ -75,14 +75,22 @@ class ActivityDispatcher:
         self._metrics = metrics
         self._group = group
         self._running: dict[asyncio.Task[None], HeldLease] = {}
+        self._completing = 0
         self._draining = False
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.on_room: Callable[[], None] = lambda: None
 
     def room(self) -> int:
-        """How many activities may be locked now."""
-        return 0 if self._draining else self._settings.max_concurrent_activities - len(self._running)
+        """How many activities may be locked now.
+
+        One whose result is on its way to the store runs no more, and another may take its place, as long as there are
+        not twice as many: a slow store must not be given more and more results.
+        """
+        if self._draining:
+            return 0
+        most, taken = self._settings.max_concurrent_activities, len(self._running)
+        return min(most - (taken - self._completing), 2 * most - taken)
 
     def deliver(self, item: ActivityWorkItem) -> None:
         """Take a locked task."""
@@ -138,7 +146,12 @@ class ActivityDispatcher:
         self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
         finished = FinishedActivity(held, reply_of(task, result, self._clock))
         if not self._fold(finished):
-            await self.complete(finished)
+            self._completing += 1
+            self.on_room()
+            try:
+                await self.complete(finished)
+            finally:
+                self._completing -= 1
 
     async def complete(self, finished: FinishedActivity) -> None:
         """Give a result to the store; never fails."""

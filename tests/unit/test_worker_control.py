@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from durable_host.engine.activities import ActivityDispatcher, FinishedActivity
 from durable_host.engine.client import ANY_STATE, TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext as Context
 from durable_host.engine.episode import Episodes
+from durable_host.engine.orchestrations import OrchestrationDispatcher
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import ActivityFailedError
 from durable_host.model.ids import InstanceId
@@ -74,6 +76,40 @@ async def test_no_more_activities_run_at_once_than_allowed() -> None:
         assert [await worker.client.result(each, int, timeout=HOUR) for each in started] == [45] * 5
 
     assert (gauge.now, gauge.most) == (0, 3)
+
+
+async def test_results_on_their_way_to_the_store_keep_nobody_from_running_until_they_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inside, original = Gauge(), ActivityDispatcher.complete
+
+    async def complete(self: ActivityDispatcher, finished: FinishedActivity) -> None:
+        with inside:
+            await asyncio.sleep(100)
+        await original(self, finished)
+
+    def fold(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(ActivityDispatcher, "complete", complete)
+    monkeypatch.setattr(OrchestrationDispatcher, "fold", fold)
+    gauge, begun = Gauge(), 0
+
+    async def work(number: int) -> int:
+        nonlocal begun
+        begun += 1
+        with gauge:
+            await asyncio.sleep(1)
+        return number
+
+    async def total(context: Context) -> int:
+        return sum(await context.when_all([context.call_activity(work, number) for number in range(10)]))
+
+    async with running(total, activity=work, max_concurrent_activities=3) as worker:
+        started = await worker.client.start(total)
+        await asyncio.sleep(50)
+        assert (begun, gauge.most, inside.now) == (6, 3, 6)
+        assert await worker.client.result(started, int, timeout=HOUR) == 45
 
 
 async def test_no_more_orchestrations_advance_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
