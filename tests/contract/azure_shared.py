@@ -30,7 +30,7 @@ LEFT_OUT = {
     "test_messages_go_with_their_instance": "a queue cannot be searched: what is left is dropped when admitted",
     "test_tasks_come_oldest_first_and_keep_the_limit": "the requests of one checkpoint are put at once, in no order",
     "test_a_message_arrives_as_it_was_sent": "a client's start without a row is another's, or its row is to come",
-    "test_what_comes_back_again_and_again_is_named": "what is hidden in a queue cannot be peeked at",
+    "test_what_comes_back_again_and_again_is_named": "only what is given back with a delay is noted",
 }
 """What queues and tables cannot do, or do otherwise."""
 
