@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from durable_host.testing.simulation import run
+from durable_host_providers.azure_storage import history_table
 from tests.simulation.azure_storage_hub import AzureStorageHub
 from tests.simulation.scenarios import SCENARIOS
 
@@ -16,11 +17,11 @@ _LIMIT = 1_500.0
 """Virtual seconds after which a run is stuck; guarded ones need a third of it."""
 
 
-def failing(scenario: str, seeds: range, guard: str) -> int:
-    """How many runs fail without a guard of the committer."""
+def failing(scenario: str, seeds: range, *guards: str) -> int:
+    """How many runs fail without some guards of the committer."""
 
     class Unguarded(AzureStorageHub):
-        without = (guard,)
+        without = guards
 
     made = SCENARIOS[scenario]()
     load = replace(made.load, limit=_LIMIT)
@@ -41,3 +42,18 @@ def quiet() -> Iterator[None]:
 
 def test_history_before_messages_loses_work() -> None:
     assert failing("chain", range(4), "messages_first") > 0
+
+
+def test_activities_that_leave_before_the_row_is_written_leave_nobody_to_repair_it() -> None:
+    assert failing("chain", range(8), "completed_last") > 0
+
+
+def test_events_that_are_torn_from_the_generation_that_carries_them_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failing("eternal", range(12)) == 0
+
+    def nothing(appending: history_table.Appending) -> int:
+        return 0
+
+    monkeypatch.setattr(history_table, "_inseparable", nothing)
+
+    assert failing("eternal", range(12)) > 0

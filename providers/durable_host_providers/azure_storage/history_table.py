@@ -12,7 +12,7 @@ import msgspec
 
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError
-from durable_host.model.history import HistoryEvent, OrchestratorStarted
+from durable_host.model.history import HistoryEvent, OrchestratorCompleted, OrchestratorStarted
 from durable_host.model.ids import ExecutionId, InstanceId
 from durable_host.model.instance import HistoryVersion
 from durable_host_providers.azure_storage.payload_blobs import PayloadBlobs
@@ -183,7 +183,7 @@ class HistoryTable:
         """
         etag = appending.sentinel
         written = Appended("", {}, [])
-        batches = list(self._batches(await self._operations(appending, written)))
+        batches = list(self._batches(await self._operations(appending, written), _inseparable(appending)))
         length = 0 if not appending.first else appending.first
         for at, batch in enumerate(batches):
             final = at == len(batches) - 1
@@ -232,13 +232,19 @@ class HistoryTable:
                     written.places[column] = self._blobs.url_of(each.blob_name)
         return TableOperation(TableAction.UPSERT_REPLACE, values)
 
-    def _batches(self, operations: Iterable[TableOperation]) -> Iterator[list[TableOperation]]:
-        """At least one, also of no rows: an instance that ends before it begins has a sentinel, too."""
+    def _batches(self, operations: Iterable[TableOperation], together: int) -> Iterator[list[TableOperation]]:
+        """At least one, also of no rows: an instance that ends before it begins has a sentinel, too.
+
+        Args:
+            together: how many of the first belong into one batch, as far as a transaction takes them.
+        """
         batch: list[TableOperation] = []
         size = 0
+        most = max(self._batch, min(together, _MAX_EVENTS))
         for operation in operations:
             estimate = _estimate(operation.values)
-            if batch and (len(batch) == self._batch or size + estimate > _MAX_BYTES):
+            if batch and (len(batch) == most or size + estimate > _MAX_BYTES):
+                most = self._batch
                 yield batch
                 batch, size = [], 0
             batch.append(operation)
@@ -267,6 +273,19 @@ class HistoryTable:
 def episodes_in(events: Iterable[HistoryEvent]) -> int:
     """How many episodes a history, or a part of one, has."""
     return sum(type(event) is OrchestratorStarted for event in events)
+
+
+def _inseparable(appending: Appending) -> int:
+    """How many operations, the first ones, a crash must not tear apart.
+
+    INVARIANT: the start of a generation and the events that it carries over are one batch. The rows from which those
+    were carried are overwritten by it, and their messages are gone. What was amended is one batch as well.
+    """
+    count = len(appending.amended)
+    if appending.first == 0:
+        ends = (at for at, event in enumerate(appending.events) if type(event) is OrchestratorCompleted)
+        count += next(ends, len(appending.events))
+    return count
 
 
 def _end_of(batch: Sequence[TableOperation]) -> int:
