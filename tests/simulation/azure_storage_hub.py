@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from random import Random
 
+import msgspec
+
 from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError
+from durable_host.model.ids import InstanceId
+from durable_host.model.instance import InstanceState
 from durable_host.storage.contract import TaskHubStore
 from durable_host.testing.environment import simulated_environment
 from durable_host.testing.faults import FaultKind, FaultPlan, WorkerCrashedError
@@ -21,12 +25,12 @@ from durable_host_providers.azure_storage.app_lease import AppLeaseOptions
 from durable_host_providers.azure_storage.hub import TaskHub
 from durable_host_providers.azure_storage.layout import Layout
 from durable_host_providers.azure_storage.ownership import partition_runs
-from durable_host_providers.azure_storage.partitions import ManagerKind
+from durable_host_providers.azure_storage.partitions import ManagerKind, PartitionSettings
 from durable_host_providers.azure_storage.settings import AzureSettings
 from durable_host_providers.azure_storage.simulated import SimulatedAccount, SimulatedService
 from durable_host_providers.azure_storage.store import AzureTaskHubStore
 
-__all__ = ["PORT_POINTS", "AzureStorageHub"]
+__all__ = ["PORT_POINTS", "AzureStorageHub", "PatientHub"]
 
 _KINDS = (
     "queue.get",
@@ -46,6 +50,22 @@ _TROUBLE = 400.0
 
 _BATCH = 5
 """Events of one transaction; 99 in the original."""
+
+
+class _LongLeases(PartitionSettings, frozen=True):
+    """The usual times while there is trouble, hours afterwards: partitions of idle weeks then cost next to nothing."""
+
+    @property
+    def lease(self) -> timedelta:  # type: ignore[override]
+        return timedelta(hours=6) if _is_calm() else timedelta(seconds=30)
+
+    @property
+    def acquire(self) -> timedelta:  # type: ignore[override]
+        return timedelta(hours=2) if _is_calm() else timedelta(seconds=10)
+
+
+def _is_calm() -> bool:
+    return asyncio.get_running_loop().time() > _TROUBLE + 100
 
 
 class _Trouble:
@@ -93,6 +113,8 @@ class _Process(AzureTaskHubStore):
         self,
         service: SimulatedService,
         settings: AzureSettings,
+        kind: ManagerKind,
+        partitions: PartitionSettings,
         environment: Environment,
         trouble: _Trouble,
         *,
@@ -100,18 +122,19 @@ class _Process(AzureTaskHubStore):
     ) -> None:
         account = SimulatedAccount(service, trouble)
         self.trouble = trouble
-        hub = TaskHub(account, settings.layout, ManagerKind.TABLE, environment, worker=False)
+        hub = TaskHub(account, settings.layout, kind, environment, worker=False)
         runs = partition_runs(
             hub,
             account,
             settings.layout,
-            ManagerKind.TABLE,
+            kind,
             environment.ids.new_id(),
             environment,
             app_lease=AppLeaseOptions(use=False),
+            settings=partitions,
         )
         # Opening is calm: what a host does that cannot open its hub is no matter of the store.
-        calm = TaskHub(SimulatedAccount(service), settings.layout, ManagerKind.TABLE, environment, worker=False)
+        calm = TaskHub(SimulatedAccount(service), settings.layout, kind, environment, worker=False)
         super().__init__(account, settings, environment, calm, runs if worker else None, history_batch=_BATCH)
 
     def vanish(self) -> None:
@@ -129,6 +152,21 @@ class _Process(AzureTaskHubStore):
             yield "with work handed over, not fetched"
 
 
+class _PatientProcess(_Process):
+    """Its clients ask again after an hour at last."""
+
+    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
+        loop = asyncio.get_running_loop()
+        end, pause = loop.time() + timeout.total_seconds(), 1.0
+        while True:
+            state = await super().wait_for_end(instance_id, timeout=timedelta(0))
+            left = end - loop.time()
+            if state is None or state.status.is_terminal or left <= 0:
+                return state
+            await asyncio.sleep(min(left, pause))
+            pause = min(pause * 2, 3_600)
+
+
 class AzureStorageHub(SimulatedHub):
     """A hub on a made-up account.
 
@@ -141,6 +179,7 @@ class AzureStorageHub(SimulatedHub):
     rows = CRASH_TABLE
     call_rates = False
     without: tuple[str, ...] = ()
+    process: type[_Process] = _Process
 
     def __init__(self, random: Random) -> None:
         self.service = SimulatedService(simulated_environment().clock.now, random=random, twice=0.01, page_size=7)
@@ -151,6 +190,8 @@ class AzureStorageHub(SimulatedHub):
             work_item_visibility_s=30,
             max_polling=timedelta(seconds=random.choice((1, 10, 30))),
         )
+        self.kind = random.choice(tuple(ManagerKind))
+        self.partitions = PartitionSettings()
         self._made = False
 
     async def open(
@@ -159,9 +200,17 @@ class AzureStorageHub(SimulatedHub):
         if not self._made:
             self._made = True
             calm = simulated_environment("hub")
-            await TaskHub(SimulatedAccount(self.service), self.settings.layout, ManagerKind.TABLE, calm).create()
+            await TaskHub(SimulatedAccount(self.service), self.settings.layout, self.kind, calm).create()
         trouble = _Trouble(plan, crash, random)
-        store = _Process(self.service, self.settings, environment, trouble, worker=crash is not None)
+        store = self.process(
+            self.service,
+            self.settings,
+            self.kind,
+            self.partitions,
+            environment,
+            trouble,
+            worker=crash is not None,
+        )
         for guard in self.without:
             setattr(store.committer, guard, False)
         return store
@@ -173,3 +222,18 @@ class AzureStorageHub(SimulatedHub):
     def stages(self, store: TaskHubStore) -> Iterable[str]:
         assert isinstance(store, _Process)
         return store.stages()
+
+
+class PatientHub(AzureStorageHub):
+    """The same for weeks in which next to nothing happens: once the trouble is over it looks around every few hours.
+
+    Blob leases cannot be longer than a minute, so partitions are shared through the table.
+    """
+
+    process = _PatientProcess
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self.settings = msgspec.structs.replace(self.settings, max_polling=timedelta(hours=2))
+        self.kind = ManagerKind.TABLE
+        self.partitions = _LongLeases()
