@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from durable_host.model.ids import InstanceId
+from durable_host.model.history import EventRaised, ExecutionStarted, OrchestratorCompleted, OrchestratorStarted
+from durable_host.model.ids import ExecutionId, InstanceId
+from durable_host.model.instance import HistoryVersion
 from durable_host.model.status import RuntimeStatus
 from durable_host.testing.store_contract.steps import (
     advance,
@@ -19,9 +21,10 @@ from durable_host.testing.store_contract.steps import (
     start,
 )
 from durable_host_providers.azure_storage import payload_blobs
+from durable_host_providers.azure_storage.history_table import Appending, HistoryTable
 from durable_host_providers.azure_storage.ports import EdmDateTime
 from durable_host_providers.azure_storage.wire.payloads import compress
-from tests.unit.azure.hub_in_memory import HubInMemory, opened
+from tests.unit.azure.hub_in_memory import SETTINGS, HubInMemory, opened
 
 pytestmark = pytest.mark.simulated
 
@@ -173,3 +176,23 @@ async def test_ids_that_differ_in_case_only_are_two_instances() -> None:
 
         assert (item.instance_id, [message.id for message in item.inbox]) == ("Order", ["for the second"])
         assert item.lease.token == first[InstanceId("Order")].lease.token
+
+
+async def test_what_a_generation_carries_over_is_written_with_its_start() -> None:
+    async with opened() as memory:
+        hub = memory.hub
+        table = HistoryTable(memory.account, SETTINGS.layout.history, hub.environment, memory.store.blobs, batch=3)
+        carried = [EventRaised(timestamp=hub.now(), name="event", input=str(number)) for number in range(20)]
+        begun = ExecutionStarted(timestamp=hub.now(), instance_id=A, execution_id=ExecutionId("e"), name="f")
+        end = OrchestratorCompleted(timestamp=hub.now())
+        events = (OrchestratorStarted(timestamp=hub.now()), begun, *carried, end, *(fact(hub) for _ in range(4)), end)
+        lengths: list[int] = []
+
+        def progress() -> None:
+            rows = memory.service.tables[SETTINGS.layout.history.lower()].partitions["a"]
+            lengths.append(len(rows) - 1)
+
+        version = HistoryVersion(2, len(events))
+        await table.append(Appending(A, ExecutionId("e"), events, 0, (), version, None), progress=progress)
+
+        assert lengths == [22, 25]
