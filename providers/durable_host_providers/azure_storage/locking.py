@@ -429,6 +429,8 @@ class InstanceLocks:
         self.closed = True
         self.waiters.wake()
         held, self.held = dict(self.held), {}
+        for each in held.values():
+            self.inbox.released(each.queue)  # a drain that waits for it would wait to its limit
         now = self._clock.monotonic()
         shown = [fetched.hide(0, now) for each in held.values() for fetched in copies_of(each.messages)]
         for outcome in await asyncio.gather(*shown, return_exceptions=True):
