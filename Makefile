@@ -6,7 +6,7 @@
 #   make bench        the benchmarks on SQLite, a peer beside them  (ARGS="--workload W1,W2")
 #   make bench-postgres   the same on PostgreSQL, two peers beside them
 #   make bench-queries    a million instances on PostgreSQL: queries, purge
-#   make soak         thousands of simulated runs                   (SEEDS=2000)
+#   make soak         thousands of simulated runs                   (SEEDS=2000 AZURE_SEEDS=200)
 #   make servers      install the servers that the tests talk to
 #   make chaos        hosts under kill -9 and worse, then a verdict  (SECONDS=60 ARGS="--seed 7")
 #   make lock         write requirements/*.txt again
@@ -21,6 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-peer
 SEEDS ?= 2000
+AZURE_SEEDS ?= 200
 SECONDS ?= 600
 ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check --no-input
@@ -92,7 +93,7 @@ $(PEER)/.installed-peers: | $(BIN)/python
 	@touch $@
 
 soak: $(DEV)
-	@DURABLE_HOST_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(ARGS)
+	@DURABLE_HOST_SEEDS=$(SEEDS) DURABLE_HOST_AZURE_SEEDS=$(AZURE_SEEDS) $(BIN)/python -m pytest tests/simulation $(ARGS)
 
 servers: $(SERVERS)
 
