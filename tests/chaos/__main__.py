@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _say(f"seed {seed}: {options.hosts} hosts on {options.storage.partition(':')[0]} for {options.seconds:.0f} s")
     keep = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs beside it with Ctrl-C ignored
     try:
         report = asyncio.run(run(options, _say))
         _tell(report)
