@@ -10,29 +10,7 @@ from durable_host_providers.memory.hub import HubState
 from durable_host_providers.memory.records import InstanceRecord
 from durable_host_providers.memory.waiting import Holder
 
-__all__ = ["apply", "check"]
-
-
-def check(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that contradicts itself, before anything of its batch takes effect.
-
-    Raises:
-        ValueError: the version of its state is not where its events lead; a bug of the engine.
-    """
-    state, base = checkpoint.state, checkpoint.base
-    if state is None:
-        if checkpoint.events or checkpoint.amended:
-            raise ValueError(f"{checkpoint.lease.key!r}: events without a state that says where history stands then")
-        return
-    if state.version is None:
-        raise ValueError(f"{checkpoint.lease.key!r}: the state of a checkpoint carries a version")
-    kept = 0 if _replaces(base, state.version) or base is None else base.length
-    expected = kept + len(checkpoint.events)
-    if state.version.length != expected or (base is not None and state.version.generation < base.generation):
-        raise ValueError(
-            f"{checkpoint.lease.key!r}: from {base} with {len(checkpoint.events)} events history gets {expected} long, "
-            f"not {state.version}"
-        )
+__all__ = ["apply"]
 
 
 def apply(hub: HubState, checkpoint: Checkpoint, now: datetime, by: Holder) -> CommitOutcome:

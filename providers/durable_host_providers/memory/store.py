@@ -14,6 +14,7 @@ from durable_host.model.ids import InstanceId
 from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState, pending_state
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
+from durable_host.storage.checks import check_checkpoint
 from durable_host.storage.contract import (
     ActivityCompletion,
     ActivityWorkItem,
@@ -223,7 +224,7 @@ class MemoryTaskHubStore(TaskHubStore):
 
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         for checkpoint in checkpoints:
-            committing.check(checkpoint)
+            check_checkpoint(checkpoint)
         hub = self._hub
         with hub.lock:
             now = hub.sweep()

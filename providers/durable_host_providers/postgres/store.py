@@ -15,6 +15,7 @@ from durable_host.model.ids import InstanceId
 from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
+from durable_host.storage.checks import check_checkpoint
 from durable_host.storage.contract import (
     ActivityCompletion,
     ActivityWorkItem,
@@ -25,11 +26,10 @@ from durable_host.storage.contract import (
     Lease,
     OrchestrationWorkItem,
     StoreTraits,
-    TaskHubStore,
-    has_changed,
 )
+from durable_host_providers._sql.watching import Watchers, WatchingStore
 
-from .checkpoints import check, message_columns
+from .checkpoints import message_columns
 from .connection import Pool, connect, translate
 from .gathering import Gathering
 from .grants import InstanceToken
@@ -40,7 +40,7 @@ from .settings import Settings
 from .starts import Start, Starts
 from .statements import statements
 from .transactions import ask_with
-from .watching import Watch, Watchers
+from .watching import Watch, new_watch, settle
 from .work import Work
 from .writing import Writing
 
@@ -53,7 +53,7 @@ _PURGE_BATCH = 500
 _MANY = 100
 
 
-class PostgresTaskHubStore(TaskHubStore):
+class PostgresTaskHubStore(WatchingStore[Watch]):
     """One store object on a hub. Any number of them, in any number of processes, may be open on one hub.
 
     All calls belong to the loop that entered the store; `renew` may be called from any.
@@ -67,7 +67,7 @@ class PostgresTaskHubStore(TaskHubStore):
         self._settings = settings
         self._environment = environment
         self._sql = statements(settings.schema)
-        self._watchers = Watchers()
+        self._watchers: Watchers[Watch] = Watchers(new_watch)
         self._identity: str | None = None
         self._work: Work | None = None
         self._pools: tuple[Pool, Pool] | None = None
@@ -221,7 +221,7 @@ class PostgresTaskHubStore(TaskHubStore):
 
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         for checkpoint in checkpoints:
-            check(checkpoint)
+            check_checkpoint(checkpoint)
         return await asyncio.shield(self.work.track(self._writing.commit(checkpoints)))
 
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
@@ -272,7 +272,7 @@ class PostgresTaskHubStore(TaskHubStore):
         taken = await self._writing.start_instances(starts)
         for call, state in zip(calls, starts.states, strict=True):
             if call.message.id in taken:
-                self._watchers.tell({call.message.target: state})
+                self._watchers.tell({call.message.target: state}, settle)
         return [call.message.id in taken for call in calls]
 
     async def send(self, messages: Sequence[Message], *, transaction: object | None = None) -> None:
@@ -336,47 +336,10 @@ class PostgresTaskHubStore(TaskHubStore):
     async def statistics(self) -> HubStatistics:
         return await self._reader().statistics()
 
-    async def wait_for_change(
-        self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
-    ) -> InstanceState | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        while True:
-            # Watching begins before looking, so that nothing happens unseen in between.
-            watch = self._watchers.add(instance_id)
-            try:
-                state = await self.get_instance(instance_id)
-                left = end - loop.time()
-                if has_changed(after, state) or left <= 0:
-                    return state
-                told = await self._within(watch, left)
-                if told is not None and has_changed(after, told):
-                    return told
-            finally:
-                self._watchers.remove(instance_id, watch)
+    def _runs_here(self, instance_id: InstanceId) -> bool:
+        return self.work.grants.is_running(instance_id)
 
-    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        seen = looked = False
-        while True:
-            watch = self._watchers.add(instance_id, until_end=True)
-            try:
-                if not looked and self.work.grants.is_running(instance_id) and loop.time() < end:
-                    seen = True  # nothing to look for yet: its start was a moment ago, as a rule
-                else:
-                    state = await self.get_instance(instance_id)
-                    if (seen if state is None else state.status.is_terminal) or loop.time() >= end:
-                        return state
-                    seen = state is not None
-                looked = True
-                told = await self._within(watch, end - loop.time())
-                if told is not None and told.status.is_terminal:
-                    return told
-            finally:
-                self._watchers.remove(instance_id, watch)
-
-    async def _within(self, watch: Watch, seconds: float) -> InstanceState | None:
+    async def _told(self, watch: Watch, seconds: float) -> InstanceState | None:
         self.work.listen()
         await asyncio.wait([watch], timeout=seconds)
         return watch.result() if watch.done() and not watch.cancelled() else None

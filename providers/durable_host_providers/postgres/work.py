@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from durable_host.environment import Environment
 from durable_host.errors import StoreError, StoreUnavailableError
 from durable_host.storage.contract import ActivityWorkItem, Lease
+from durable_host_providers._sql.watching import Watchers
 
 from .answers import AT, KIND, LEASE, REF, Answer, Kind
 from .connection import Connection, Pool
@@ -28,7 +29,7 @@ from .settings import Settings
 from .signals import Note, Signals
 from .statements import statements
 from .warming import warm
-from .watching import Watchers
+from .watching import Watch, settle
 
 __all__ = ["Work"]
 
@@ -47,7 +48,7 @@ _WARM = 3
 class Work:
     """The state of one open store object. Everything happens on the loop that opened it."""
 
-    def __init__(self, settings: Settings, environment: Environment, pool: Pool, watchers: Watchers) -> None:
+    def __init__(self, settings: Settings, environment: Environment, pool: Pool, watchers: Watchers[Watch]) -> None:
         self.settings = settings
         self.sql = statements(settings.schema)
         self.pool = pool
@@ -109,7 +110,7 @@ class Work:
         self._alarms.clear()
         self.instances.close()
         self.activities.close()
-        self.watchers.tell_all()
+        self.watchers.tell_all(settle)
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self.instances.close()
@@ -347,7 +348,7 @@ class Work:
 
     def changed(self, *instance_ids: str) -> None:
         """Something else than a checkpoint changed these instances."""
-        self.watchers.tell(dict.fromkeys(instance_ids))
+        self.watchers.tell(dict.fromkeys(instance_ids), settle)
         self.signals.tell(changed=instance_ids)
 
     def made_eligible(self) -> None:
@@ -411,13 +412,13 @@ class Work:
             return
         if note.all:
             self.grants.look_at_all()
-            self.watchers.tell_all()
+            self.watchers.tell_all(settle)
         for ref in note.r:
             if ref in self.grants.by_ref:
                 self.grants.arrived[ref] = None
         self.instances_expected = self.instances_expected or note.i
         self.activities_expected = self.activities_expected or note.a
-        self.watchers.tell_to_look(note.c)
+        self.watchers.tell(dict.fromkeys(note.c), settle)
         self.giving.pay()
         self.consider()
 

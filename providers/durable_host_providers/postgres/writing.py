@@ -16,6 +16,7 @@ from .grants import ActivityToken, InstanceToken
 from .items import Locked
 from .starts import Starts
 from .steps import LastStep, Steps, is_last_step, is_step
+from .watching import settle
 from .work import Work
 
 __all__ = ["Writing"]
@@ -70,7 +71,7 @@ class Writing:
                 known.update(row[0] for row in answers)
             states = steps.applied()
             tasks = self._handed_over(steps.tasks[:handed], lease, known)
-            self._work.watchers.tell(states)
+            self._work.watchers.tell(states, settle)
             self._left_over(len(steps.tasks) - handed, states)
         except NotAsRememberedError:
             self._work.activities.settle(handed, ())
@@ -131,7 +132,7 @@ class Writing:
             if any(answer[KIND] == Kind.LOST for answer in answers):
                 return False
             states = last.applied()
-            self._work.watchers.tell(states)
+            self._work.watchers.tell(states, settle)
             self._work.absorb(answers, 0.0)
             self._left_over(0, states)
         except BaseException:
@@ -181,7 +182,7 @@ class Writing:
             known = {answer[MESSAGE] for answer in answers if answer[KIND] == Kind.KNOWN}
             states = batch.applied(restored, lambda token: self._work.is_ours(token.lease))
             tasks = self._handed_over(batch.tasks[:handed], lease, known)
-            self._work.watchers.tell(states)
+            self._work.watchers.tell(states, settle)
             locked = self._work.absorb(answers, until)
             self._left_over(len(batch.tasks) - handed, states)
             return set(), set()

@@ -25,7 +25,7 @@ from .grants import ActivityToken, Grant, InstanceToken
 from .locking import Locking
 from .transaction import SQL, Transaction, pairs, rows, values
 
-__all__ = ["check", "commit", "complete", "inline", "write_tags"]
+__all__ = ["commit", "complete", "inline", "write_tags"]
 
 _FENCE = rows("fence")
 _STEADY = rows("steady")
@@ -44,27 +44,6 @@ _DROP_TAGS = values("drop_tags")
 _LEASED_ACTIVITIES = rows("leased_activities")
 _FINISH_ACTIVITIES = values("finish_activities")
 _EARLIEST = values("earliest_messages")
-
-
-def check(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that contradicts itself.
-
-    Raises:
-        ValueError: the version of its state is not where its events lead; a bug of the engine.
-    """
-    state, base = checkpoint.state, checkpoint.base
-    if state is None:
-        if checkpoint.events or checkpoint.amended:
-            raise ValueError(f"{checkpoint.lease.key!r}: events without a state that says where history stands then")
-        return
-    version = state.version
-    if version is None:
-        raise ValueError(f"{checkpoint.lease.key!r}: the state of a checkpoint carries a version")
-    kept = base.length if base is not None and version.generation == base.generation else 0
-    if version.length != kept + len(checkpoint.events) or (base is not None and version.generation < base.generation):
-        raise ValueError(
-            f"{checkpoint.lease.key!r}: from {base}, {len(checkpoint.events)} events do not lead to {version}"
-        )
 
 
 def commit(tx: Transaction, locking: Locking, checkpoints: Sequence[Checkpoint]) -> list[CommitOutcome]:

@@ -8,23 +8,11 @@ transaction touched.
 
 from __future__ import annotations
 
-import heapq
-
 import msgspec
 
-from durable_host.model.instance import HistoryVersion
-from durable_host.model.status import RuntimeStatus
+from durable_host_providers._sql.grants import Grant, GrantedInstances, InstanceToken
 
 __all__ = ["ActivityToken", "Grant", "Grants", "InstanceToken"]
-
-_OPEN = frozenset(status.value for status in RuntimeStatus if not status.is_terminal)
-
-
-class InstanceToken(msgspec.Struct, frozen=True, gc=False):
-    """The fence of an instance's lease, and the number of its row."""
-
-    lease: int
-    ref: int
 
 
 class ActivityToken(msgspec.Struct, frozen=True, gc=False):
@@ -34,78 +22,8 @@ class ActivityToken(msgspec.Struct, frozen=True, gc=False):
     seq: int
 
 
-class Grant:
-    """An instance that this store object has locked.
-
-    Attributes:
-        given: messages that were delivered under this lease and are not consumed yet: id → number of the row.
-        held: the holder waits between two episodes and wants to be told of arrivals.
-        version: where committed history stands.
-        status, execution_id: of the projection as it was last written or read here.
-    """
-
-    __slots__ = ("execution_id", "given", "held", "instance_id", "lease", "ref", "status", "version")
-
-    def __init__(
-        self,
-        ref: int,
-        instance_id: str,
-        lease: int,
-        version: HistoryVersion | None = None,
-        status: str | None = None,
-        execution_id: str | None = None,
-    ) -> None:
-        self.ref = ref
-        self.instance_id = instance_id
-        self.lease = lease
-        self.version = version
-        self.status = status
-        self.execution_id = execution_id
-        self.given: dict[str, int] = {}
-        self.held = False
-
-
-class Grants:
-    """All locked instances, and the held ones whose inbox wants a look, now or later."""
-
-    def __init__(self) -> None:
-        self.by_ref: dict[int, Grant] = {}
-        self._by_id: dict[str, Grant] = {}
-        self.arrived: dict[int, None] = {}
-        self._later: list[tuple[int, int]] = []
-
-    def add(self, grant: Grant) -> None:
-        """Remember a lease; it takes the place of an earlier one of the same instance."""
-        self.by_ref[grant.ref] = grant
-        self._by_id[grant.instance_id] = grant
-
-    def find(self, token: InstanceToken) -> Grant | None:
-        """What is known of this lease."""
-        grant = self.by_ref.get(token.ref)
-        return grant if grant is not None and grant.lease == token.lease else None
-
-    def drop(self, ref: int) -> None:
-        """Forget an instance."""
-        grant = self.by_ref.pop(ref, None)
-        if grant is not None and self._by_id.get(grant.instance_id) is grant:
-            del self._by_id[grant.instance_id]
-        self.arrived.pop(ref, None)
-
-    def is_running(self, instance_id: str) -> bool:
-        """Whether the instance is locked here and has not ended; from any thread."""
-        grant = self._by_id.get(instance_id)
-        return grant is not None and grant.status in _OPEN
-
-    def look(self, ref: int, due: int, now: int) -> None:
-        """The inbox of a held instance has something that is due at this time."""
-        if due <= now:
-            self.arrived[ref] = None
-        else:
-            heapq.heappush(self._later, (due, ref))
-
-    def holds_any(self) -> bool:
-        """Whether any instance is locked here."""
-        return bool(self.by_ref)
+class Grants(GrantedInstances[int]):
+    """All locked instances, and the held ones whose inbox wants a look; times are microseconds of the clock."""
 
     def look_at_all(self) -> None:
         """Another process has written: any inbox may hold something new."""
@@ -113,15 +31,6 @@ class Grants:
             if grant.held:
                 self.arrived[ref] = None
 
-    def next_due(self, now: int) -> int | None:
-        """Move what is due to `arrived`; returns the time of the next."""
-        later = self._later
-        while later and (later[0][0] <= now or not self._holds(later[0][1])):
-            ref = heapq.heappop(later)[1]
-            if self._holds(ref):
-                self.arrived[ref] = None
-        return later[0][0] if later else None
-
-    def _holds(self, ref: int) -> bool:
+    def _watches(self, ref: int) -> bool:
         grant = self.by_ref.get(ref)
         return grant is not None and grant.held

@@ -16,6 +16,7 @@ from durable_host.model.ids import InstanceId
 from durable_host.model.instance import InstancePage, InstanceQuery, InstanceState
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
+from durable_host.storage.checks import check_checkpoint
 from durable_host.storage.contract import (
     ActivityCompletion,
     ActivityWorkItem,
@@ -26,11 +27,9 @@ from durable_host.storage.contract import (
     Lease,
     OrchestrationWorkItem,
     StoreTraits,
-    TaskHubStore,
-    has_changed,
 )
+from durable_host_providers._sql.watching import Watchers, WatchingStore
 
-from .checkpoints import check
 from .hub_file import HubFile, create_hub, delete_hub
 from .instances import Start, purge, quarantine, release_quarantined
 from .reader import Reader, history_of, page_of
@@ -38,7 +37,7 @@ from .settings import Settings
 from .statistics import statistics_at
 from .ticker import Ticker
 from .transaction import SQL, Transaction
-from .waiting import ActivityWaiter, InstanceWaiter, Promise, Waiter, Watchers
+from .waiting import ActivityWaiter, InstanceWaiter, Promise, Waiter, Watch
 from .writer import Writer
 
 __all__ = ["MemorySqliteTaskHubStore", "SqliteTaskHubStore"]
@@ -49,7 +48,7 @@ _siblings: dict[str, weakref.WeakSet[SqliteTaskHubStore]] = {}
 """Open stores of this process by file: they tell each other of changes, so that only other processes are polled for."""
 
 
-class SqliteTaskHubStore(TaskHubStore):
+class SqliteTaskHubStore(WatchingStore[Watch]):
     """One store object on a hub file. Any number of them, in any number of processes, may be open on one file.
 
     `create`, `delete` and entering work on any loop; `renew` may be called from another loop than the rest.
@@ -60,7 +59,7 @@ class SqliteTaskHubStore(TaskHubStore):
     def __init__(self, settings: Settings, environment: Environment) -> None:
         self._settings = settings
         self._environment = environment
-        self._watchers = Watchers()
+        self._watchers: Watchers[Watch] = Watchers(Promise)
         file = HubFile(settings, environment)
         self.reader = Reader(settings, file.health)
         self.writer = Writer(
@@ -170,7 +169,7 @@ class SqliteTaskHubStore(TaskHubStore):
 
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         for checkpoint in checkpoints:
-            check(checkpoint)
+            check_checkpoint(checkpoint)
         outcomes: Sequence[CommitOutcome] = await self.writer.write("commit", checkpoints).future
         return outcomes
 
@@ -219,48 +218,16 @@ class SqliteTaskHubStore(TaskHubStore):
     async def statistics(self) -> HubStatistics:
         return await self.reader.call(statistics_at(self._environment.clock.now()))
 
-    async def wait_for_change(
-        self, instance_id: InstanceId, *, after: InstanceState | None, timeout: timedelta
-    ) -> InstanceState | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        while True:
-            # Watching begins before looking, so that nothing happens unseen in between.
-            watch = self._watchers.add(instance_id)
-            try:
-                state = await self.reader.get(instance_id, True)
-                left = end - loop.time()
-                if has_changed(after, state) or left <= 0:
-                    return state
-                self.writer.watch()
-                told = await _within(watch, left)
-                if told is not None and has_changed(after, told):
-                    return told
-            finally:
-                self._watchers.remove(instance_id, watch)
+    def _runs_here(self, instance_id: InstanceId) -> bool:
+        return self.writer.is_running(instance_id)
 
-    async def wait_for_end(self, instance_id: InstanceId, *, timeout: timedelta) -> InstanceState | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout.total_seconds()
-        seen = looked = False
-        while True:
-            watch = self._watchers.add(instance_id, until_end=True)
-            try:
-                if not looked and self.writer.is_running(instance_id) and loop.time() < end:
-                    seen = True  # nothing to look for yet: its start was a moment ago, as a rule
-                else:
-                    state = await self.reader.get(instance_id, True)
-                    if (seen if state is None else state.status.is_terminal) or loop.time() >= end:
-                        return state
-                    seen = state is not None
-                looked = True
-                left = end - loop.time()
-                self.writer.watch()
-                told = await _within(watch, left)
-                if told is not None and told.status.is_terminal:
-                    return told
-            finally:
-                self._watchers.remove(instance_id, watch)
+    async def _told(self, watch: Watch, seconds: float) -> InstanceState | None:
+        self.writer.watch()
+        alarm = watch.loop.call_later(seconds, watch.settle, None)
+        try:
+            return await watch.future
+        finally:
+            alarm.cancel()
 
     # Waking.
 
@@ -291,14 +258,6 @@ _SEVERAL_PAGES = " " * 20_000
 def _expire(waiter: Waiter[Sequence[T]]) -> None:
     if waiter.expire():
         waiter.settle(())
-
-
-async def _within(promise: Promise[InstanceState | None], seconds: float) -> InstanceState | None:
-    alarm = promise.loop.call_later(seconds, promise.settle, None)
-    try:
-        return await promise.future
-    finally:
-        alarm.cancel()
 
 
 def _refuse(transaction: object | None) -> None:

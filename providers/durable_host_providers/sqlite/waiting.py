@@ -1,16 +1,16 @@
-"""Calls that wait for the writer: futures of any loop, lock calls that sleep, and watchers of instances."""
+"""Calls that wait for the writer: futures of any loop, and lock calls that sleep."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from durable_host.model.instance import InstanceState
 from durable_host.storage.contract import ActivityWorkItem, HistoryCache, OrchestrationWorkItem
 
-__all__ = ["ActivityWaiter", "InstanceWaiter", "Outbox", "Promise", "Waiter", "Watchers"]
+__all__ = ["ActivityWaiter", "InstanceWaiter", "Outbox", "Promise", "Waiter", "Watch"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,10 @@ class Promise(Generic[T]):
         """Nobody waits for this result."""
         if self.on_refused is not None and not isinstance(value, BaseException):
             self.on_refused(value)
+
+
+Watch = Promise[InstanceState | None]
+"""What is told of changes of an instance."""
 
 
 class Outbox:
@@ -140,51 +144,3 @@ class ActivityWaiter(Waiter[Sequence[ActivityWorkItem]]):
     """A call of lock_activities."""
 
     __slots__ = ()
-
-
-class Watchers:
-    """Who waits for a change of which instance. `None` tells them to look for themselves."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._by_id: dict[str, list[Promise[InstanceState | None]]] = {}
-        self._until_end: dict[str, list[Promise[InstanceState | None]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_id or self._until_end)
-
-    def add(self, instance_id: str, *, until_end: bool = False) -> Promise[InstanceState | None]:
-        """Watch an instance until it changes once (until it ends or is gone), or `remove`."""
-        promise: Promise[InstanceState | None] = Promise()
-        with self._mutex:
-            (self._until_end if until_end else self._by_id).setdefault(instance_id, []).append(promise)
-        return promise
-
-    def remove(self, instance_id: str, promise: Promise[InstanceState | None]) -> None:
-        """Watch no longer."""
-        with self._mutex:
-            for watchers in (self._by_id, self._until_end):
-                watching = watchers.get(instance_id)
-                if watching is not None and promise in watching:
-                    watching.remove(promise)
-                    if not watching:
-                        del watchers[instance_id]
-
-    def tell(self, changed: Mapping[str, InstanceState | None], outbox: Outbox) -> None:
-        """Tell who watches these instances."""
-        with self._mutex:
-            for instance_id, state in changed.items():
-                for promise in self._by_id.pop(instance_id, ()):
-                    outbox.settle(promise, state)
-                if state is None or state.status.is_terminal:
-                    for promise in self._until_end.pop(instance_id, ()):
-                        outbox.settle(promise, state)
-
-    def tell_all(self, outbox: Outbox) -> None:
-        """Let everybody look for himself."""
-        with self._mutex:
-            for watchers in (self._by_id, self._until_end):
-                for watching in watchers.values():
-                    for promise in watching:
-                        outbox.settle(promise, None)
-                watchers.clear()

@@ -30,6 +30,7 @@ from durable_host.errors import StoreError, StoreUnavailableError
 from durable_host.model.history import HistoryEvent
 from durable_host.storage.contract import CommitOutcome, Lease, OrchestrationWorkItem
 from durable_host_providers._sql.rows import to_micros
+from durable_host_providers._sql.watching import Watchers
 
 from .checkpoints import commit, complete
 from .grants import Grants
@@ -38,7 +39,7 @@ from .instances import create
 from .locking import Delivery, Locking, Unloaded
 from .settings import Settings
 from .transaction import Marks, Transaction
-from .waiting import ActivityWaiter, InstanceWaiter, Outbox, Promise, Waiter, Watchers
+from .waiting import ActivityWaiter, InstanceWaiter, Outbox, Promise, Waiter, Watch
 
 __all__ = ["Job", "Writer"]
 
@@ -79,7 +80,7 @@ class Writer:
         settings: Settings,
         environment: Environment,
         file: HubFile,
-        watchers: Watchers,
+        watchers: Watchers[Watch],
         *,
         load: Callable[[Sequence[int]], Mapping[int, Sequence[HistoryEvent] | None]],
         reading: Callable[[Callable[[], None]], None],
@@ -318,7 +319,7 @@ class Writer:
             self._look_ahead = True
             self._marks = None
             self._grants.look_at_all()
-            self._watchers.tell_all(outbox)
+            self._watchers.tell_all(outbox.settle)
 
     def _transact(self, jobs: Sequence[Job], outbox: Outbox) -> list[Any]:
         """One transaction; raises StoreError if the file is at fault."""
@@ -404,8 +405,8 @@ class Writer:
             self._hand_out(delivery, outbox)
         if deliveries:
             self._expect(tx.until)
-        if tx.changed and self._watchers:
-            self._watchers.tell(tx.changed, outbox)
+        if tx.changed:
+            self._watchers.tell(tx.changed, outbox.settle)
         if tx.changed or tx.woken or tx.tasks_added:
             self._wrote()
         self._look_ahead = self._look_ahead or tx.woken
@@ -487,7 +488,7 @@ class Writer:
         outbox = Outbox()
         for waiter in self._locking.take_all():
             outbox.settle(waiter, ())
-        self._watchers.tell_all(outbox)
+        self._watchers.tell_all(outbox.settle)
         self.file.close()
         outbox.settle(promise, None)
         outbox.deliver()
