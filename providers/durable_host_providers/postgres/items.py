@@ -68,10 +68,24 @@ class Spoilt:
     ref: int = 0
 
 
-def locked_instances(answers: Sequence[Answer], grants: Grants, until: float) -> tuple[list[Locked], list[Spoilt]]:
-    """The instances that a call has locked, remembered in `grants`, and those that cannot be read."""
+def locked_instances(
+    answers: Sequence[Answer], grants: Grants, until: float, lease: int | None = None
+) -> tuple[list[Locked], list[Spoilt], list[InstanceToken]]:
+    """What a call has locked.
+
+    Args:
+        grants: where it is remembered.
+        until: when the leases end, by the loop's time.
+        lease: that of the call; what came under another one was held when the call was made, and got something new.
+            None: the call asked for nothing of that kind.
+
+    Returns:
+        The instances, those that cannot be read, and those that were held, and are not any more: nobody knows how they
+        stand by now.
+    """
     found: list[Locked] = []
     spoilt: list[Spoilt] = []
+    stale: list[InstanceToken] = []
     rows: dict[int, list[Answer]] = {}
     for answer in answers:
         if answer[KIND] == Kind.ITEM:
@@ -80,6 +94,9 @@ def locked_instances(answers: Sequence[Answer], grants: Grants, until: float) ->
         first = inbox[0]
         token = InstanceToken(first[LEASE], ref)
         grant = grants.find(token)
+        if grant is None and lease is not None and token.lease != lease:
+            stale.append(token)
+            continue
         top_up = grant is not None
         version = None if first[GENERATION] is None else HistoryVersion(first[GENERATION], first[LENGTH])
         if grant is None:
@@ -110,7 +127,7 @@ def locked_instances(answers: Sequence[Answer], grants: Grants, until: float) ->
         if not top_up:
             grants.add(grant)
         found.append(Locked(InstanceId(first[INSTANCE]), grant.version, messages, token, top_up, until))
-    return found, spoilt
+    return found, spoilt, stale
 
 
 def locked_tasks(answers: Sequence[Answer], lease: Lease) -> tuple[list[ActivityWorkItem], list[Spoilt]]:

@@ -194,9 +194,8 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         ]
         histories = await self._reader().histories(unknown) if unknown else {}
         lost = {token for token, _ in unknown if token.ref not in histories}
-        for token in lost:
-            if self.work.grants.find(token) is not None:
-                self.work.grants.drop(token.ref)
+        if lost:  # to others; a lease that is current all the same must not keep them waiting
+            self.work.giving.put_back_instances([each for each in locked if each.token in lost])
         items: list[OrchestrationWorkItem] = []
         for each in locked:
             if each.token in lost:

@@ -229,7 +229,7 @@ class Work:
             if isinstance(error, StoreUnavailableError | asyncio.CancelledError):
                 self.giving.owe(lease)
             raise
-        locked = self.absorb(answers, until)
+        locked = self.absorb(answers, until, lease)
         if room and sum(not each.top_up for each in locked) >= room:
             self.instances_expected = True
         return locked
@@ -317,8 +317,12 @@ class Work:
 
     # Answers.
 
-    def absorb(self, answers: Sequence[Answer], until: float) -> list[Locked]:
-        """Take note of what a call has brought about; returns the instances it has locked."""
+    def absorb(self, answers: Sequence[Answer], until: float, lease: int | None = None) -> list[Locked]:
+        """Take note of what a call has brought about; returns the instances it has locked.
+
+        Args:
+            lease: that of a call that may have brought something for held instances, too.
+        """
         if not answers:
             return []
         now = self.now()
@@ -337,7 +341,9 @@ class Work:
                     self.instances_expected = woken = True
                 else:
                     self._expect("instances", answer[AT])
-        locked, spoilt = locked_instances(answers, self.grants, until)
+        locked, spoilt, stale = locked_instances(answers, self.grants, until, lease)
+        if stale:  # a commit failed meanwhile, say, and may have had its effect
+            self.giving.give_back([self.lease_of("", token) for token in stale])
         for answer in answers:
             if answer[KIND] == Kind.LATER:
                 self.grants.look(answer[REF], now + answer[AT] / _SECOND, now)
