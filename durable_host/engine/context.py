@@ -24,7 +24,7 @@ from durable_host.engine.timers import TimerTask, due
 from durable_host.engine.waits import TimedEventTask
 from durable_host.errors import NotSupportedYetError, PayloadError
 from durable_host.model.history import ExecutionStarted, HistoryEvent
-from durable_host.model.ids import ExecutionId, InstanceId
+from durable_host.model.ids import ExecutionId, InstanceId, check_characters
 from durable_host.model.payloads import decode_payload, encode_payload
 
 __all__ = ["DurableOrchestrationContext"]
@@ -236,7 +236,7 @@ class DurableOrchestrationContext(Calls):
         if not instance_id or not name:
             raise ValueError("send_event needs the id of an instance and the name of an event")
         text = None if data is None else encode_payload(data)
-        self._execution.send_event(InstanceId(instance_id), name, text)
+        self._execution.send_event(check_characters(instance_id), name, text)
 
     # The end, and what the world sees.
 

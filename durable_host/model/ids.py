@@ -12,6 +12,7 @@ __all__ = [
     "ExecutionId",
     "InstanceId",
     "MessageId",
+    "check_characters",
     "check_instance_id",
     "dispatch_id",
     "original_id",
@@ -50,6 +51,16 @@ def check_instance_id(instance_id: str) -> InstanceId:
     for character in instance_id:
         if character in _FORBIDDEN:
             raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
+    return check_characters(instance_id)
+
+
+def check_characters(instance_id: str) -> InstanceId:
+    """Return the id if stores take its characters; no instance has another one.
+
+    Raises:
+        InvalidInstanceIdError: it contains a control character or a lone surrogate.
+    """
+    for character in instance_id:
         if character < " " or "\x7f" <= character <= "\x9f":
             raise InvalidInstanceIdError(instance_id, f"it contains the control character U+{ord(character):04X}")
         if "\ud800" <= character <= "\udfff":

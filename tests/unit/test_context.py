@@ -200,6 +200,7 @@ WRONG: list[Callable[[Any], Any]] = [
     lambda context: context.call_activity("a", retry=5),
     lambda context: context.call_activity(5),
     lambda context: context.send_event("", "n"),
+    lambda context: context.send_event("no store takes \0", "n"),
     lambda context: context.map("a", [1], concurrency=0),
     lambda context: context.wait_for_external_event(""),
 ]
