@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from durable_host.engine.identity import activity_dispatch_id, child_dispatch_id, child_instance_id
 from durable_host.engine.index import HistoryIndex
 from durable_host.model.actions import (
@@ -41,11 +43,11 @@ from durable_host.model.history import (
     TimerCreated,
     TimerFired,
 )
-from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, dispatch_id
+from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, dispatch_id, postponed_id
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
 
-__all__ = ["Decision", "Rules", "begin_generation", "decide", "reply_mark", "reply_to_parent"]
+__all__ = ["Decision", "Rules", "begin_generation", "decide", "reply_mark", "reply_to_parent", "sent_again"]
 
 _SEEN = 512
 """How many ids of external messages a new generation remembers of the one before."""
@@ -142,16 +144,23 @@ def begin_generation(
     *,
     now: datetime,
     custom_status: str | None,
+    carries: int | None = None,
 ) -> list[HistoryEvent]:
     """The first events of the generation that follows `started`: its start, then the events carried over.
 
     The execution id derives from the old one, so that a repeated episode begins the same generation.
+
+    Args:
+        carries: how many of the events it carries over; the rest is `sent_again`. None: all.
     """
     rewinds = index.rewinds
     execution = ExecutionId(
         dispatch_id(started.execution_id, index.length, "continue", started.name, action.input, rewinds)
     )
     seen = [*index.messages, *(event.message_id for event in new if event.message_id is not None)]
+    if index.started is None:
+        seen = [*started.seen, *seen]  # it began in this very episode
+    # INVARIANT: not the ids of what is sent again either, or it would be taken for a second delivery.
     carried = {event.message_id for event in action.carried}
     kept = [id for id in seen if id not in carried][-_SEEN:]
     start = ExecutionStarted(
@@ -171,7 +180,25 @@ def begin_generation(
         starts=started.generation if started.generation is not None else started.starts,
         custom_status=custom_status,
     )
-    return [OrchestratorStarted(timestamp=now), start, *action.carried, OrchestratorCompleted(timestamp=now)]
+    return [OrchestratorStarted(timestamp=now), start, *action.carried[:carries], OrchestratorCompleted(timestamp=now)]
+
+
+def sent_again(started: ExecutionStarted, action: ContinueAsNew, carries: int) -> list[Message]:
+    """The carried events that a new generation does not begin with, as messages to itself, in their order.
+
+    Each keeps its identity: a copy that a lost commit has left behind is a second delivery, to the old generation and
+    to the new one.
+    """
+    return [
+        Message(
+            # Events that others have written may lack an id.
+            id=postponed_id(event.message_id or MessageId(f"{started.execution_id}:carried.{at}")),
+            target=started.instance_id,
+            event=replace(event, message_id=None),
+            deliveries=0,
+        )
+        for at, event in enumerate(action.carried[carries:], carries)
+    ]
 
 
 def reply_to_parent(

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from durable_host.engine.admit import Admission, Dropped, admit
-from durable_host.engine.decide import Rules, begin_generation, decide, reply_mark, reply_to_parent
+from durable_host.engine.decide import Rules, begin_generation, decide, reply_mark, reply_to_parent, sent_again
 from durable_host.engine.executor import Episode, EpisodeResult, ExecutorSession, OrchestrationExecutor
 from durable_host.engine.index import HistoryIndex
 from durable_host.engine.project import project, rewound
 from durable_host.engine.rewind import amend, plan_rewind, rewind_children
 from durable_host.environment import Clock
-from durable_host.model.actions import CompleteOrchestration
+from durable_host.model.actions import CompleteOrchestration, ContinueAsNew
 from durable_host.model.history import (
     ExecutionCompleted,
     ExecutionRewound,
@@ -233,7 +233,7 @@ class Episodes:
             if decision.next is None:
                 events = [*new, *decision.events]
                 break
-            fresh = begin_generation(index, started, new, decision.next, now=now, custom_status=custom_status)
+            fresh = self._begin(advance, index, started, new, decision.next, now=now, custom_status=custom_status)
             started = next(event for event in fresh if isinstance(event, ExecutionStarted))
             index, state, close = HistoryIndex(), None, False
             generation += 1
@@ -244,6 +244,26 @@ class Episodes:
         advance.state = project(state, events, version=version, custom_status=custom_status)
         advance.session = session
         advance.ran = True
+
+    def _begin(
+        self,
+        advance: Advance,
+        index: HistoryIndex,
+        started: ExecutionStarted,
+        new: Sequence[HistoryEvent],
+        action: ContinueAsNew,
+        *,
+        now: datetime,
+        custom_status: str | None,
+    ) -> list[HistoryEvent]:
+        """The first events of the next generation, as far as the store writes them as one; the rest is sent again."""
+        fresh = begin_generation(index, started, new, action, now=now, custom_status=custom_status)
+        over = len(fresh) - self._store.fits_at_once(fresh) if action.carried else 0
+        if over <= 0:
+            return fresh
+        carries = max(0, len(action.carried) - over)
+        advance.messages += sent_again(started, action, carries)
+        return begin_generation(index, started, new, action, now=now, custom_status=custom_status, carries=carries)
 
     def _has(self, started: ExecutionStarted) -> bool:
         return self._executor.handles(started.name, started.version)

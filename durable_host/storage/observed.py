@@ -165,6 +165,9 @@ class ObservedStore(TaskHubStore):
     async def statistics(self) -> HubStatistics:
         return await self._measured("statistics", self.inner.statistics())
 
+    def fits_at_once(self, events: Sequence[HistoryEvent]) -> int:
+        return self.inner.fits_at_once(events)
+
     def requests(self) -> Mapping[str, int]:
         return self.inner.requests()
 

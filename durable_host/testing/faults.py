@@ -229,6 +229,9 @@ class FaultyStore(TaskHubStore):
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         return await self._call("commit", checkpoints, lambda: self.inner.commit(checkpoints))
 
+    def fits_at_once(self, events: Sequence[HistoryEvent]) -> int:
+        return self.inner.fits_at_once(events)
+
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
         return await self._call("complete_activities", completions, lambda: self.inner.complete_activities(completions))
 

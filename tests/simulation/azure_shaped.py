@@ -16,7 +16,7 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from durable_host.errors import StoreUnavailableError
-from durable_host.model.history import OrchestratorCompleted
+from durable_host.model.history import HistoryEvent, OrchestratorCompleted
 from durable_host.model.ids import InstanceId
 from durable_host.model.instance import (
     InstanceState,
@@ -38,6 +38,9 @@ __all__ = ["AzureShapedStore"]
 
 BATCH = 5
 """Events in one batch; 99 in the original."""
+
+WHOLE = 8
+"""Events in one batch that must stay together."""
 
 
 class AzureShapedStore(AzureClient):
@@ -281,6 +284,9 @@ class AzureShapedStore(AzureClient):
         token = self.account.number()
         self._activities[token] = got
         return ActivityWorkItem(got.body, Lease(got.body.dispatch_id, token, REMAINING), got.dequeues)
+
+    def fits_at_once(self, events: Sequence[HistoryEvent]) -> int:
+        return min(len(events), WHOLE)
 
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
         outcomes: list[CommitOutcome] = []

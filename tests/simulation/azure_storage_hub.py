@@ -51,6 +51,9 @@ _TROUBLE = 400.0
 _BATCH = 5
 """Events of one transaction; 99 in the original."""
 
+_WHOLE = 8
+"""Events of one whose events must stay together; 99 in the original."""
+
 
 class _LongLeases(PartitionSettings, frozen=True):
     """The usual times while there is trouble, hours afterwards: partitions of idle weeks then cost next to nothing."""
@@ -135,7 +138,15 @@ class _Process(AzureTaskHubStore):
         )
         # Opening is calm: what a host does that cannot open its hub is no matter of the store.
         calm = TaskHub(SimulatedAccount(service), settings.layout, kind, environment, worker=False)
-        super().__init__(account, settings, environment, calm, runs if worker else None, history_batch=_BATCH)
+        super().__init__(
+            account,
+            settings,
+            environment,
+            calm,
+            runs if worker else None,
+            history_batch=_BATCH,
+            history_whole=_WHOLE,
+        )
 
     def vanish(self) -> None:
         """The process is gone."""

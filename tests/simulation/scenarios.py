@@ -274,6 +274,33 @@ def eternal() -> Scenario:
     return Scenario("eternal", [collect, spin], [echo, inc], drive, _notes, _reply)
 
 
+# Continue as new, with more events than one write takes.
+
+
+def hoard() -> Scenario:
+    def one_by_one(context: Context) -> Steps:
+        seen = context.get_input()
+        value = yield context.wait_for_external_event("item")
+        answer = yield context.call_activity("echo", value)
+        seen = [*seen, answer["echo"]]
+        if len(seen) == 12:
+            return sorted(seen)
+        context.continue_as_new(seen)
+        return None
+
+    async def drive(world: World) -> None:
+        hoarder = await world.start(one_by_one, [])
+        world.notes[hoarder] = list(range(12))
+        for number in range(12):
+            for _ in range(world.random.choice((1, 1, 2))):
+                try:
+                    await world.raise_event(hoarder, "item", number, id=f"item-{number}")
+                except InvalidStateError:
+                    continue
+
+    return Scenario("hoard", [one_by_one], [echo], drive, _notes, _reply)
+
+
 # Suspend, resume, terminate.
 
 
@@ -517,6 +544,7 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         children,
         events,
         eternal,
+        hoard,
         control,
         rewind,
         retries,

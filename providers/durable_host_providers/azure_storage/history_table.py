@@ -37,7 +37,7 @@ from durable_host_providers.azure_storage.wire.history_rows import (
     sentinel_row,
 )
 from durable_host_providers.azure_storage.wire.keys import SENTINEL, escape_key, row_key
-from durable_host_providers.azure_storage.wire.payloads import LARGE_COLUMNS, offload, offloaded
+from durable_host_providers.azure_storage.wire.payloads import LARGE_COLUMNS, is_large, offload, offloaded
 
 __all__ = ["Appended", "Appending", "HistoryTable", "SentinelMovedError", "StoredHistory", "episodes_in"]
 
@@ -109,6 +109,7 @@ class HistoryTable:
 
     Args:
         batch: most events of one transaction; simulations make it small.
+        whole: most events of one whose events must stay together.
     """
 
     def __init__(
@@ -119,12 +120,14 @@ class HistoryTable:
         blobs: PayloadBlobs,
         *,
         batch: int = _MAX_EVENTS,
+        whole: int = _MAX_EVENTS,
     ) -> None:
         self._table = account.table(name)
         self._clock = environment.clock
         self._ids = environment.ids
         self._blobs = blobs
         self._batch = batch
+        self._whole = whole
 
     async def read(self, instance_id: InstanceId) -> StoredHistory:
         """The history of the execution that the sentinel names.
@@ -240,7 +243,7 @@ class HistoryTable:
         """
         batch: list[TableOperation] = []
         size = 0
-        most = max(self._batch, min(together, _MAX_EVENTS))
+        most = max(self._batch, min(together, self._whole))
         for operation in operations:
             estimate = _estimate(operation.values)
             if batch and (len(batch) == most or size + estimate > _MAX_BYTES):
@@ -250,6 +253,16 @@ class HistoryTable:
             batch.append(operation)
             size += estimate
         yield batch
+
+    def fits(self, events: Sequence[HistoryEvent]) -> int:
+        """How many of the first events of a generation the first transaction takes."""
+        rows = event_rows("", "", events[: self._whole], 0)
+        size = 0
+        for at, row in enumerate(rows):
+            size += _estimate(row)
+            if at and size > _MAX_BYTES:
+                return at
+        return len(rows)
 
     async def delete(self, instance_id: InstanceId) -> None:
         """Remove every row of an instance."""
@@ -297,7 +310,9 @@ def _may_be_large(row: Mapping[str, Value]) -> bool:
 
 
 def _estimate(values: Mapping[str, Value]) -> int:
-    return 1_024 + sum(2 * len(value) for name in LARGE_COLUMNS if isinstance(value := values.get(name), str))
+    """At least the bytes of a row in a request, those of texts excepted that lie in a blob, or will."""
+    texts = (value for name in LARGE_COLUMNS if isinstance(value := values.get(name), str))
+    return 1_024 + sum((2 if text.isascii() else 3) * len(text) for text in texts if not is_large(text))
 
 
 def _quoted(instance_id: InstanceId) -> str:

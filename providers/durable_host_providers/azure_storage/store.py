@@ -77,6 +77,7 @@ class AzureTaskHubStore(TaskHubStore):
     Args:
         manager: makes a run of the partition manager; None: a client, which processes nothing.
         history_batch: most events of one transaction; simulations make it small.
+        history_whole: most events of one whose events must stay together.
     """
 
     traits: ClassVar[StoreTraits] = StoreTraits(
@@ -92,6 +93,7 @@ class AzureTaskHubStore(TaskHubStore):
         manager: Callable[[PartitionListener], PartitionManager] | None,
         *,
         history_batch: int = 99,
+        history_whole: int = 99,
     ) -> None:
         layout = settings.layout
         self._account = account
@@ -109,7 +111,9 @@ class AzureTaskHubStore(TaskHubStore):
         self.blobs = PayloadBlobs(account, layout.large_messages)
         self.handed_back = HandedBackTable(account, layout.handed_back, environment)
         self.mail = Mail(account, settings, environment, self.blobs, self.handed_back)
-        self.history = HistoryTable(account, layout.history, environment, self.blobs, batch=history_batch)
+        self.history = HistoryTable(
+            account, layout.history, environment, self.blobs, batch=history_batch, whole=history_whole
+        )
         self.instances = InstancesTable(account, layout.instances, layout.hub, environment, self.blobs)
         self.activities = Activities(account, settings, self.mail, environment, self.tasks, tokens)
         self.locks = InstanceLocks(settings, environment, self.history, self.instances, waiters, tokens)
@@ -198,6 +202,9 @@ class AzureTaskHubStore(TaskHubStore):
         if len(checkpoints) == 1:
             return [await self.committer.commit(checkpoints[0])]
         return await _all(self.committer.commit(checkpoint) for checkpoint in checkpoints)
+
+    def fits_at_once(self, events: Sequence[HistoryEvent]) -> int:
+        return self.history.fits(events)
 
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
         return await _all(self._complete(each, self.outbox.number()) for each in completions)

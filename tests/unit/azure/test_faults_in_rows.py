@@ -196,3 +196,19 @@ async def test_what_a_generation_carries_over_is_written_with_its_start() -> Non
         await table.append(Appending(A, ExecutionId("e"), events, 0, (), version, None), progress=progress)
 
         assert lengths == [22, 25]
+
+
+async def test_store_tells_how_much_of_a_beginning_fits_one_transaction() -> None:
+    async with opened() as memory:
+        hub, store = memory.hub, memory.store
+        begun = ExecutionStarted(timestamp=hub.now(), instance_id=A, execution_id=ExecutionId("e"), name="f")
+
+        def fits(*inputs: str) -> int:
+            carried = [EventRaised(timestamp=hub.now(), name="event", input=text) for text in inputs]
+            return store.fits_at_once([OrchestratorStarted(timestamp=hub.now()), begun, *carried])
+
+        assert fits(*"1234") == 6
+        assert fits(*["1"] * 200) == 99
+        assert fits(*["1" * 30_000] * 97) == 2 + 51
+        assert fits(*["\u4e2d" * 30_000] * 97) == 2 + 34
+        assert fits(*["1" * 300_000] * 97) == 99  # these go to blobs
