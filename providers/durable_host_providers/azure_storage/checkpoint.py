@@ -70,7 +70,7 @@ class Committer:
     async def commit(self, checkpoint: Checkpoint) -> CommitOutcome:
         """Make it durable, or none of it but its messages."""
         held = self._locks.require(checkpoint.lease)
-        while held is not None and held.tail is not None:
+        while held is not None and held.tail is not None and held.ending:
             await asyncio.wait([held.tail])
             held = self._locks.require(checkpoint.lease)
         if held is None or held.known is None or held.busy:
@@ -87,6 +87,13 @@ class Committer:
         try:
             if self.messages_first:
                 await self._send_out(checkpoint, held, handed)
+            # INVARIANT: what goes out need not wait for what follows the history before; the next history does, or a
+            # row could be judged by a sentinel that is not the one it was made from.
+            while held.tail is not None:
+                await asyncio.wait([held.tail])
+            if self._locks.require(checkpoint.lease) is not held:
+                self._outbox.show(handed)
+                return CommitOutcome.LEASE_LOST
             places = await self._append(checkpoint, held, known)
             if not self.messages_first:
                 await self._send_out(checkpoint, held, handed)
@@ -222,7 +229,8 @@ class Committer:
 
     def _end(self, checkpoint: Checkpoint, held: Held, known: Known, clean: bool) -> None:
         held.tail = None
-        held.stage = None
+        if not held.busy:
+            held.stage = None
         state = checkpoint.state
         ended = state is not None and state.status.is_terminal
         if clean and not ended and not held.lost:
