@@ -44,13 +44,13 @@ async def test_a_start_and_its_activities_stay_within_their_requests(azurite: Az
         async with worker:
             assert await worker.client.result(await worker.client.start("chain", 1), int) == 1
 
-            one = await _quietest(worker, server, 1, enough=11)
-            three = await _quietest(worker, server, 3, enough=17)
+            one = await _quietest(worker, server, 1, enough=9)
+            three = await _quietest(worker, server, 3, enough=15)
             seven = await _quietest(worker, server, 7, enough=three + 12)
 
-    assert one <= 11
-    assert three <= 18
-    assert (seven - three) / 4 <= 4
+    assert one <= 9
+    assert three <= 15
+    assert (seven - three) / 4 <= 3
 
 
 async def test_an_idle_host_stays_within_its_requests(azurite: Azurite, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ class Committer:
                 held.late = state
             else:
                 known.row, held.late = written, None
-                self._locks.shown(state.instance_id, ended=state.status.is_terminal)
+                self._locks.shown(state.instance_id, written)
             return True
         return False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
@@ -134,11 +133,13 @@ class Client:
         self, instance_id: InstanceId, after: InstanceState | None, timeout: timedelta
     ) -> InstanceState | None:
         """See `TaskHubStore.wait_for_change`. Told at once of what this process writes; else asks now and then."""
-        return await self._wait(instance_id, timeout, lambda state: has_changed(after, state), ends_only=False)
+        return await self._wait(instance_id, timeout, lambda state: has_changed(after, state))
 
     async def wait_for_end(self, instance_id: InstanceId, timeout: timedelta) -> InstanceState | None:
         """See `TaskHubStore.wait_for_end`."""
-        seen = False
+        # What this process works on is there, and lives; a look could only say so.
+        lives = self._locks.lives(instance_id)
+        seen = lives
 
         def has_ended(state: InstanceState | None) -> bool:
             nonlocal seen
@@ -147,7 +148,7 @@ class Client:
             seen = True
             return state.status.is_terminal
 
-        return await self._wait(instance_id, timeout, has_ended, ends_only=True)
+        return await self._wait(instance_id, timeout, has_ended, ends_only=True, lives=lives)
 
     async def _wait(
         self,
@@ -155,23 +156,25 @@ class Client:
         timeout: timedelta,
         done: Callable[[InstanceState | None], bool],
         *,
-        ends_only: bool,
+        ends_only: bool = False,
+        lives: bool = False,
     ) -> InstanceState | None:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout.total_seconds()
         queue = self._settings.layout.control_queue_for(instance_id)
         pause = _FIRST_POLL
         with self._locks.watching(instance_id, ends_only=ends_only) as written:
+            if lives:
+                await written.wait(min(timeout.total_seconds(), _LAST_POLL))
             while True:
-                written.clear()
-                state = await self.get(instance_id, with_payloads=True)
+                state = written.take()
+                if state is None:
+                    state = await self.get(instance_id, with_payloads=True)
                 left = end - loop.time()
                 if done(state) or left <= 0:
                     return state
                 own = self._locks.inbox.listens(queue)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LAST_POLL if own else pause)):
-                        await written.wait()
+                await written.wait(min(left, _LAST_POLL if own else pause))
                 pause = min(pause * 2, _LAST_POLL)
 
     async def history(self, instance_id: InstanceId) -> Sequence[HistoryEvent] | None:

@@ -43,7 +43,7 @@ from durable_host_providers.azure_storage.wire.keys import escape_key
 from durable_host_providers.azure_storage.wire.messages import message_of, read_blob
 from durable_host_providers.azure_storage.wire.payloads import blob_of_url, decompress, is_large, offload
 
-__all__ = ["InstancesTable", "RowMovedError", "StoredRow", "shown"]
+__all__ = ["InstancesTable", "RowMovedError", "StoredRow", "shown", "told"]
 
 _START_ID = "StartMessageId"
 """A column of ours: the message that created the row; who sends it again hears that it did."""
@@ -62,11 +62,13 @@ class StoredRow(msgspec.Struct, frozen=True):
     Attributes:
         values: its columns as stored; long texts may be left out where nobody compares them.
         state: what it says; without payloads unless they were asked for.
+        whole: written by this process, and `values` are all that there is to read.
     """
 
     etag: str
     values: Mapping[str, Value]
     state: InstanceState
+    whole: bool = False
 
     @property
     def start_id(self) -> str | None:
@@ -80,6 +82,11 @@ def shown(state: InstanceState) -> InstanceState:
     if state.status.is_terminal or (state.output is None and state.completed_at is None):
         return state
     return msgspec.structs.replace(state, output=None, completed_at=None)
+
+
+def told(row: StoredRow) -> InstanceState | None:
+    """What clients read of a row that this process has just written; None: they have to look."""
+    return shown(read_instance(row.values, etag=row.etag)) if row.whole else None
 
 
 class InstancesTable:
@@ -197,7 +204,9 @@ class InstancesTable:
         values = instance_row(state, self._hub, detached=detached, places=places)
         if before is not None and before.start_id is not None and before.state.starts == state.starts:
             values[_START_ID] = before.start_id
-        values = await self._offload(state, values)
+        stored = await self._offload(state, values)
+        whole = stored is values and not places
+        values = stored
         if before is None:
             operation = TableOperation(TableAction.INSERT, values)
         else:
@@ -210,7 +219,13 @@ class InstancesTable:
                     return None
                 operation = TableOperation(TableAction.MERGE, columns, before.etag)
         etag = await self._write(operation)
-        return StoredRow(etag, _short(values), state)
+        short = _short(values)
+        return StoredRow(etag, short, state, whole and len(short) == len(values) and not self._points(values))
+
+    def _points(self, values: Mapping[str, Value]) -> bool:
+        """Whether a text of the row reads as the place of another."""
+        texts = (values.get("Input"), values.get("Output"))
+        return any(isinstance(text, str) and blob_of_url(text, self._blobs.url) is not None for text in texts)
 
     async def quarantine(self, reason: str, before: StoredRow) -> str | None:
         """Show an instance as failed with a reason; None: the row is not the one that was read."""

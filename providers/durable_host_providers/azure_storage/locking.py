@@ -21,17 +21,17 @@ from durable_host.environment import Environment
 from durable_host.errors import StoreError
 from durable_host.model.history import ExecutionStarted, HistoryEvent
 from durable_host.model.ids import InstanceId
-from durable_host.model.instance import HistoryVersion
+from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import HistoryCache, Lease, OrchestrationWorkItem
 from durable_host_providers.azure_storage.fetched import Fetched, Held, Known, copies_of
 from durable_host_providers.azure_storage.history_table import HistoryTable, episodes_in
 from durable_host_providers.azure_storage.inbox import Inbox
-from durable_host_providers.azure_storage.instances_table import InstancesTable
+from durable_host_providers.azure_storage.instances_table import InstancesTable, StoredRow, told
 from durable_host_providers.azure_storage.mail import back_off_s
 from durable_host_providers.azure_storage.settings import AzureSettings
-from durable_host_providers.azure_storage.waiting import Waiter, Waiters
+from durable_host_providers.azure_storage.waiting import Waiter, Waiters, Watcher
 from durable_host_providers.azure_storage.wire.errors import WireError
 
 __all__ = ["InstanceLocks"]
@@ -65,7 +65,7 @@ class InstanceLocks:
         self.inbox: Inbox
         self.waiters = waiters
         self.closed = False
-        self._watchers: dict[InstanceId, list[tuple[asyncio.Event, bool]]] = {}
+        self._watchers: dict[InstanceId, list[Watcher]] = {}
         self.held: dict[InstanceId, Held] = {}
         self.known: dict[InstanceId, Known] = {}
         self.resting: dict[InstanceId, float] = {}
@@ -135,24 +135,35 @@ class InstanceLocks:
 
     # Watching.
 
-    def shown(self, instance_id: InstanceId, *, ended: bool) -> None:
+    def shown(self, instance_id: InstanceId, row: StoredRow) -> None:
         """This process has written the instance's row."""
-        for event, ends_only in self._watchers.get(instance_id, ()):
-            if ended or not ends_only:
-                event.set()
+        watchers = self._watchers.get(instance_id)
+        if watchers is None:
+            return
+        state = told(row)
+        for watcher in watchers:
+            if row.state.status.is_terminal or not watcher.ends_only:
+                watcher.tell(state)
 
     @contextlib.contextmanager
-    def watching(self, instance_id: InstanceId, *, ends_only: bool = False) -> Generator[asyncio.Event]:
-        """An event that is set whenever this process has written the instance's row, or its end."""
-        watcher = (asyncio.Event(), ends_only)
+    def watching(self, instance_id: InstanceId, *, ends_only: bool = False) -> Generator[Watcher]:
+        """Told whenever this process has written the instance's row, or its end."""
+        watcher = Watcher(ends_only)
         self._watchers.setdefault(instance_id, []).append(watcher)
         try:
-            yield watcher[0]
+            yield watcher
         finally:
             watchers = self._watchers[instance_id]
             watchers.remove(watcher)
             if not watchers:
                 del self._watchers[instance_id]
+
+    def lives(self, instance_id: InstanceId) -> bool:
+        """Whether this process knows that the instance is there and goes on; its end will be told."""
+        known = self.known.get(instance_id)
+        if known is None or known.state is None or known.state.status.is_terminal:
+            return False
+        return self.inbox.owns(self._settings.layout.control_queue_for(instance_id))
 
     async def _open_ready(self, limit: int, cache: HistoryCache) -> Sequence[OrchestrationWorkItem]:
         if self.closed:

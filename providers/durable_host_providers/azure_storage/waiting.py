@@ -1,12 +1,15 @@
-"""Lock calls that wait, and how many of them take what is put now."""
+"""Who waits here: lock calls, and how many of them take what is put now; clients, for what becomes of an instance."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from datetime import datetime
 
-__all__ = ["Waiter", "Waiters", "whole_seconds_until"]
+from durable_host.model.instance import InstanceState
+
+__all__ = ["Waiter", "Waiters", "Watcher", "whole_seconds_until"]
 
 
 def whole_seconds_until(when: datetime | None, now: datetime) -> int:
@@ -81,3 +84,35 @@ class Waiters:
         """Something may have become lockable."""
         for waiter in self._waiters:
             waiter.wake()
+
+
+class Watcher:
+    """Somebody who waits for what this process writes into an instance's row.
+
+    Attributes:
+        ends_only: nothing but the end is of interest.
+    """
+
+    __slots__ = ("_event", "_state", "ends_only")
+
+    def __init__(self, ends_only: bool) -> None:
+        self._event = asyncio.Event()
+        self._state: InstanceState | None = None
+        self.ends_only = ends_only
+
+    def tell(self, state: InstanceState | None) -> None:
+        """It was written, and reads like this; None: whoever wants to know has to look."""
+        self._state = state
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until it is written, or until the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+
+    def take(self) -> InstanceState | None:
+        """What was written since the last call; None: nothing, or one has to look."""
+        state, self._state = self._state, None
+        self._event.clear()
+        return state

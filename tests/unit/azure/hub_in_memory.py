@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from durable_host.environment import Environment
 from durable_host.model.ids import InstanceId
 from durable_host.testing.environment import simulated_environment
 from durable_host.testing.store_contract.harness import ContractHub
@@ -18,7 +19,7 @@ from durable_host_providers.azure_storage.simulated_queue import StoredMessage
 from durable_host_providers.azure_storage.wire.keys import escape_key
 from tests.contract.azure_shared import SharedPartitions, SharedStore
 
-__all__ = ["SETTINGS", "HubInMemory", "opened"]
+__all__ = ["SETTINGS", "HubInMemory", "new_hub", "opened"]
 
 SETTINGS = AzureSettings(Layout("Hub"), max_polling=timedelta(seconds=1))
 
@@ -61,10 +62,8 @@ class HubInMemory:
         return list(self.service.queues[queue].messages.values())
 
 
-@asynccontextmanager
-async def opened() -> AsyncGenerator[HubInMemory]:
-    """A new hub, and a process that has opened it."""
-    environment = simulated_environment()
+def new_hub(environment: Environment) -> HubInMemory:
+    """A new hub, and a process that has not opened it."""
     service = SimulatedService(environment.clock.now)
     shared = SharedPartitions()
     hub = ContractHub(
@@ -72,6 +71,13 @@ async def opened() -> AsyncGenerator[HubInMemory]:
     )
     store = hub.open()
     assert isinstance(store, SharedStore)
-    await store.create()
-    async with store:
-        yield HubInMemory(service, hub, store)
+    return HubInMemory(service, hub, store)
+
+
+@asynccontextmanager
+async def opened() -> AsyncGenerator[HubInMemory]:
+    """A new hub, and a process that has opened it."""
+    hub = new_hub(simulated_environment())
+    await hub.store.create()
+    async with hub.store:
+        yield hub
