@@ -21,7 +21,7 @@ from durable_host.environment import Environment
 from durable_host.errors import StoreError
 from durable_host.model.history import ExecutionStarted, HistoryEvent
 from durable_host.model.ids import InstanceId
-from durable_host.model.instance import HistoryVersion, InstanceState
+from durable_host.model.instance import HistoryVersion
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import HistoryCache, Lease, OrchestrationWorkItem
