@@ -30,7 +30,7 @@ from durable_host.model.history import (
     Reply,
     event_type,
 )
-from durable_host.model.ids import MessageId, original_id
+from durable_host.model.ids import MessageId, is_forwarded, original_id
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 
@@ -230,7 +230,8 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
             or identity in taken
             or terminated
         ):
-            admission.consumed.append(message.id)
+            wait = not terminated and _is_early(message) and message.deliveries <= max_deferrals
+            (admission.deferred if wait else admission.consumed).append(message.id)
             continue
         taken.add(identity)
         if isinstance(event, REPLIES):
@@ -258,6 +259,15 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
             admission.dropped.append(Dropped(message, f"{event_type(event)} is not sent to instances"))
             continue
         admission.new.append(_with_id(event, identity))
+
+
+def _is_early(message: Message) -> bool:
+    """Whether what seems to be a second delivery may be meant for the generation that is just being committed.
+
+    Where nothing is atomic the messages leave before history, and another host may judge them by the old one. What the
+    new generation will not get again must wait for it: events that were sent again, and the call to go on.
+    """
+    return is_forwarded(message.id) or (isinstance(message.event, GenericEvent) and message.execution_id is not None)
 
 
 def _admit_reply(

@@ -43,7 +43,7 @@ from durable_host.model.history import (
     TimerCreated,
     TimerFired,
 )
-from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, dispatch_id, postponed_id
+from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, dispatch_id, forwarded_id
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
 
@@ -183,16 +183,19 @@ def begin_generation(
     return [OrchestratorStarted(timestamp=now), start, *action.carried[:carries], OrchestratorCompleted(timestamp=now)]
 
 
-def sent_again(started: ExecutionStarted, action: ContinueAsNew, carries: int) -> list[Message]:
+def sent_again(started: ExecutionStarted, action: ContinueAsNew, carries: int, *, now: datetime) -> list[Message]:
     """The carried events that a new generation does not begin with, as messages to itself, in their order.
 
     Each keeps its identity: a copy that a lost commit has left behind is a second delivery, to the old generation and
     to the new one.
+
+    Args:
+        now: by the clock, which no two attempts share.
     """
     return [
         Message(
             # Events that others have written may lack an id.
-            id=postponed_id(event.message_id or MessageId(f"{started.execution_id}:carried.{at}")),
+            id=forwarded_id(event.message_id or MessageId(f"{started.execution_id}:carried.{at}"), now),
             target=started.instance_id,
             event=replace(event, message_id=None),
             deliveries=0,

@@ -262,7 +262,7 @@ class Episodes:
         if over <= 0:
             return fresh
         carries = max(0, len(action.carried) - over)
-        advance.messages += sent_again(started, action, carries)
+        advance.messages += sent_again(started, action, carries, now=self._clock.now())
         return begin_generation(index, started, new, action, now=now, custom_status=custom_status, carries=carries)
 
     def _has(self, started: ExecutionStarted) -> bool:

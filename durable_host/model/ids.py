@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from hashlib import blake2b
 from typing import NewType
 
@@ -15,6 +16,8 @@ __all__ = [
     "check_characters",
     "check_instance_id",
     "dispatch_id",
+    "forwarded_id",
+    "is_forwarded",
     "original_id",
     "postponed_id",
 ]
@@ -89,6 +92,20 @@ def postponed_id(id: MessageId) -> MessageId:
     return id if id.endswith(_POSTPONED) else MessageId(f"{id}{_POSTPONED}")
 
 
+def forwarded_id(id: MessageId, at: datetime) -> MessageId:
+    """The id under which an instance sends a message to itself again, another one at any other time.
+
+    The copy that an attempt has left behind may be consumed in the very checkpoint that sends the next one.
+    """
+    return MessageId(f"{original_id(id)}{_POSTPONED}.{int(at.timestamp() * 1_000_000):x}")
+
+
+def is_forwarded(id: MessageId) -> bool:
+    """Whether an instance has sent the message to itself again."""
+    return f"{_POSTPONED}." in id and original_id(id) != id
+
+
 def original_id(id: MessageId) -> MessageId:
     """The id that the sender gave: history records this one, so that the sender's repetition is recognised."""
-    return MessageId(id.removesuffix(_POSTPONED))
+    original, postponed, time = id.rpartition(_POSTPONED)
+    return MessageId(original) if postponed and (not time or time[0] == ".") else id

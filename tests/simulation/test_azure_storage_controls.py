@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
+from durable_host.engine import decide
 from durable_host.model.history import HistoryEvent
-from durable_host.model.ids import MessageId
+from durable_host.model.ids import MessageId, postponed_id
 from durable_host.testing.simulation import run
-from durable_host_providers.azure_storage import history_table, inbox
+from durable_host_providers.azure_storage import history_table
 from durable_host_providers.azure_storage.store import AzureTaskHubStore
 from tests.simulation.azure_storage_hub import AzureStorageHub
 from tests.simulation.scenarios import SCENARIOS
@@ -75,12 +77,10 @@ def test_carried_events_that_do_not_fit_one_batch_are_lost_unless_they_are_sent_
     assert fails("hoard", range(60))
 
 
-def test_what_an_instance_sends_to_itself_again_is_no_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not fails("hoard", range(8))
+def test_events_that_are_sent_again_under_the_same_id_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def always(id: MessageId, at: datetime) -> MessageId:
+        return postponed_id(id)
 
-    def itself(id: MessageId) -> MessageId:
-        return id
-
-    monkeypatch.setattr(inbox, "original_id", itself)
+    monkeypatch.setattr(decide, "forwarded_id", always)
 
     assert fails("hoard", range(60))

@@ -23,6 +23,7 @@ from durable_host.engine.orchestrations import OrchestrationDispatcher
 from durable_host.engine.sessions import SessionCache
 from durable_host.model.history import HistoryEvent, Reply
 from durable_host.model.ids import DispatchId
+from durable_host.model.messages import Message
 from durable_host.storage.contract import OrchestrationWorkItem
 from durable_host.testing.simulation import Report, SimulatedHub, run
 from tests.simulation.azure_shaped import AzureShapedStore
@@ -210,3 +211,12 @@ def test_starts_are_idempotent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "_judge_start", eager)
 
     first_failure(["children", "talk", "chain"], HUBS["azure"])
+
+
+def test_what_is_sent_again_for_a_new_generation_is_not_judged_by_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(message: Message) -> bool:
+        return False
+
+    monkeypatch.setattr(admission, "_is_early", never)
+
+    first_failure(["hoard"], HUBS["azure"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from durable_host.engine.admit import admit
 from durable_host.engine.index import HistoryIndex
@@ -18,7 +19,7 @@ from durable_host.model.history import (
     ParentInstance,
     SubOrchestrationInstanceCompleted,
 )
-from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId
+from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, forwarded_id
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 
@@ -51,6 +52,25 @@ def test_reply_to_an_open_task_is_new_and_keeps_its_message_id() -> None:
 
     assert [event.message_id for event in admission.new] == ["r"]
     assert admission.consumed == ["r"]
+
+
+def test_event_that_was_sent_again_waits_for_the_generation_that_lacks_it() -> None:
+    taken = replace(raised("item"), message_id=MessageId("item-1"))
+    again = message(raised("item"), forwarded_id(MessageId("item-1"), at(3)), execution=None)
+
+    early = admit(running(taken), [again], max_deferrals=5)
+    welcome = admit(running(), [again], max_deferrals=5)
+    stale = admit(running(taken), [replace(again, deliveries=6)], max_deferrals=5)
+
+    assert (early.new, early.deferred, early.consumed) == ([], [again.id], [])
+    assert [event.message_id for event in welcome.new] == ["item-1"]
+    assert (stale.new, stale.deferred, stale.consumed) == ([], [], [again.id])
+
+
+def test_call_to_go_on_waits_for_its_generation() -> None:
+    call = message(GenericEvent(timestamp=T0, data="continue"), "c", execution=OTHER)
+
+    assert admit(running(), [call], max_deferrals=5).deferred == ["c"]
 
 
 def test_second_reply_to_the_same_task_is_dropped() -> None:

@@ -72,7 +72,7 @@ def test_what_is_sent_again_is_new_to_the_next_generation() -> None:
     index = HistoryIndex([*episode(first), *waiting])
 
     fresh = begin_generation(index, first, [], action, now=at(9), custom_status=None, carries=1)
-    again = sent_again(first, action, 1)
+    again = sent_again(first, action, 1, now=at(9))
 
     begun = HistoryIndex(fresh)
     assert [event.input for event in fresh if isinstance(event, EventRaised)] == ["0"]
@@ -80,6 +80,7 @@ def test_what_is_sent_again_is_new_to_the_next_generation() -> None:
     assert not any(original_id(message.id) in begun.messages for message in again)
     assert all(original_id(message.id) in index.messages for message in again)
     assert {message.execution_id for message in again} == {None}
+    assert not {message.id for message in again} & {message.id for message in sent_again(first, action, 1, now=at(10))}
 
 
 def test_ids_that_were_taken_are_remembered_through_a_generation_that_ends_at_once() -> None:

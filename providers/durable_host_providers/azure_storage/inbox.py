@@ -14,7 +14,7 @@ from collections.abc import Callable
 from durable_host.environment import Environment
 from durable_host.errors import StoreError
 from durable_host.model.history import EventRaised, TimerFired
-from durable_host.model.ids import InstanceId, MessageId, original_id
+from durable_host.model.ids import InstanceId, MessageId
 from durable_host.model.messages import Message
 from durable_host_providers.azure_storage.fetched import Copies, Fetched, copies_of
 from durable_host_providers.azure_storage.mail import Mail, back_off_s
@@ -218,10 +218,9 @@ class Inbox:
     def took(self, message: Message) -> None:
         """A committed checkpoint consumed it; what comes again under its id is a second copy.
 
-        Only of raised events, whose ids say so; a start may be sent again for good reason, and so may an event that its
-        own instance has sent on.
+        Only of raised events, whose ids say so; a start may be sent again for good reason.
         """
-        if isinstance(message.event, EventRaised) and original_id(message.id) == message.id:
+        if isinstance(message.event, EventRaised):
             self._taken[message.target, message.id] = None
             if len(self._taken) > _TAKEN:
                 del self._taken[next(iter(self._taken))]
