@@ -1,14 +1,17 @@
 """The dispatcher of activities: locked tasks in, results out.
 
 A result goes straight into its instance's next episode when this worker holds the instance (folding); else the store
-gets it. A task that no executor here knows goes back with growing delay: another version of the app may know it.
+gets it, and as long as the store cannot take it this worker keeps the task and tries again: to run the activity once
+more is the last resort. A task that no executor here knows goes back with growing delay: another version of the app
+may know it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -18,7 +21,7 @@ from durable_host.engine.executor import ActivityExecutor, ActivityResult
 from durable_host.engine.leases import HeldLease, LeaseKeeper, give_back
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Clock
-from durable_host.errors import StoreError
+from durable_host.errors import StoreError, StoreUnavailableError
 from durable_host.model.failure import Failure, error_text
 from durable_host.model.history import HistoryEvent, TaskCompleted, TaskFailed
 from durable_host.model.ids import MessageId
@@ -31,6 +34,8 @@ __all__ = ["ActivityDispatcher", "FinishedActivity", "reply_of"]
 logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
+_FIRST_PAUSE = 0.5
+_LAST_PAUSE = 10.0
 
 
 class FinishedActivity:
@@ -77,6 +82,7 @@ class ActivityDispatcher:
         self._running: dict[asyncio.Task[None], HeldLease] = {}
         self._completing = 0
         self._draining = False
+        self._stopped = False
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.on_room: Callable[[], None] = lambda: None
@@ -122,7 +128,7 @@ class ActivityDispatcher:
 
     async def cancel_all(self) -> None:
         """Cancel what runs and give it back: another worker runs it again."""
-        self._draining = True
+        self._draining = self._stopped = True
         running = list(self._running.values())
         tasks = list(self._running)
         for task in tasks:
@@ -146,23 +152,86 @@ class ActivityDispatcher:
         self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
         finished = FinishedActivity(held, reply_of(task, result, self._clock))
         if not self._fold(finished):
-            self._completing += 1
-            self.on_room()
-            try:
+            with self._on_its_way():
                 await self.complete(finished)
-            finally:
-                self._completing -= 1
+
+    @contextlib.contextmanager
+    def _on_its_way(self) -> Generator[None, None, None]:
+        self._completing += 1
+        self.on_room()
+        try:
+            yield
+        finally:
+            self._completing -= 1
 
     async def complete(self, finished: FinishedActivity) -> None:
-        """Give a result to the store; never fails."""
+        """Give a result to the store; never fails. What the store cannot take now is tried again on the side."""
+        held = finished.held
         try:
             await self._put(finished)
-        except StoreError as error:
-            # Its effect is unknown. If it had none the lease runs out and the activity runs again.
-            logger.warning("a result was not confirmed: %s", error, extra={"event": "completion_failed"})
+        except StoreUnavailableError as error:
             self._metrics.count("store_errors")
-        finally:
-            self._leases.release(finished.held)
+            if not held.lost and self._try_later(finished):
+                logger.warning(
+                    "a result was not confirmed, and is sent again as long as its activity is held: %s",
+                    error,
+                    extra={"event": "completion_delayed", "activity": held.lease.key},
+                )
+                return
+            self._give_up(held, error)
+        except StoreError as error:
+            self._metrics.count("store_errors")
+            self._give_up(held, error)
+        except BaseException:
+            self._leases.release(held)
+            raise
+        else:
+            self._leases.release(held)
+
+    def _give_up(self, held: HeldLease, error: StoreError) -> None:
+        # Its effect is unknown. If it had none the lease runs out and the activity runs again.
+        logger.warning(
+            "a result was not confirmed; unless it was stored its activity runs again: %s",
+            error,
+            extra={"event": "completion_failed", "activity": held.lease.key},
+        )
+        self._leases.release(held)
+
+    def _try_later(self, finished: FinishedActivity) -> bool:
+        """Keep the task, and send its result when the store can be reached; False: the worker stops."""
+        if self._stopped:
+            return False
+        sending = self._try_again(finished)
+        try:
+            task = self._group.create_task(sending)
+        except RuntimeError:  # it is going down
+            sending.close()
+            return False
+        self._running[task] = finished.held
+        self._quiet.clear()
+        task.add_done_callback(self._ended)
+        return True
+
+    async def _try_again(self, finished: FinishedActivity) -> None:
+        held, pause = finished.held, _FIRST_PAUSE
+        with self._on_its_way():
+            while True:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_PAUSE)
+                try:
+                    # Safe to repeat: where it had its effect the task is gone, and nothing is sent a second time.
+                    await self._put(finished)
+                except StoreUnavailableError as error:
+                    self._metrics.count("store_errors")
+                    if held.lost:
+                        self._give_up(held, error)
+                        return
+                except StoreError as error:
+                    self._give_up(held, error)
+                    return
+                else:
+                    self._leases.release(held)
+                    return
 
     async def _put(self, finished: FinishedActivity) -> None:
         lease, reply = finished.held.lease, finished.reply

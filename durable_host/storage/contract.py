@@ -43,7 +43,9 @@ asks which provider it has. The numbered promises below are tested, one by one, 
 20. `get_instance` tells output and completion time of terminal instances only.
 
 Every method may raise `StoreUnavailableError` when the store cannot be reached; the effect of the call is unknown then,
-and the call may be repeated with the same ids, except `commit` and `complete_activities` (promise 4).
+and the call may be repeated with the same ids, except `commit` (promise 4). After `complete_activities` the leases
+stand unless it had its effect: whoever repeats it hears `LEASE_LOST` then, and only a store that is not atomic may have
+sent the reply twice.
 """
 
 from __future__ import annotations

@@ -26,13 +26,20 @@ __all__ = ["Activities", "Running"]
 
 
 class Running:
-    """A request that this process runs."""
+    """A request that this process runs.
 
-    __slots__ = ("fetched", "token")
+    Attributes:
+        completing: its result is on its way.
+        replied: its result is sent; only the request has to go.
+    """
+
+    __slots__ = ("completing", "fetched", "replied", "token")
 
     def __init__(self, token: str, fetched: Fetched[ActivityTask]) -> None:
         self.token = token
         self.fetched = fetched
+        self.completing = False
+        self.replied = False
 
 
 class Activities:
@@ -214,7 +221,7 @@ class Activities:
         ready, self._ready = self._ready, []
         running, self._running = self._running, {}
         now = self._clock.monotonic()
-        held = ready + [each.fetched for each in running.values()]
+        held = ready + [each.fetched for each in running.values() if not each.completing]
         for outcome in await asyncio.gather(*(each.hide(0, now) for each in held), return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
                 raise outcome

@@ -211,13 +211,20 @@ class AzureTaskHubStore(TaskHubStore):
 
     async def _complete(self, completion: ActivityCompletion, number: int) -> CommitOutcome:
         running = self.activities.find(completion.lease)
-        if running is None:
+        if running is None or running.completing:
             return CommitOutcome.LEASE_LOST
+        # It stays ours until it is gone: while the store is out of reach its lease is renewed, and the call repeated.
+        running.completing = True
+        try:
+            if not running.replied:
+                handed = Handed()
+                await self.outbox.send(completion.reply, running.fetched.origin, handed, number)
+                running.replied = True
+                self.outbox.deliver(handed)
+            removed = await running.fetched.remove()
+        finally:
+            running.completing = False
         self.activities.forget(running)
-        handed = Handed()
-        await self.outbox.send(completion.reply, running.fetched.origin, handed, number)
-        self.outbox.deliver(handed)
-        removed = await running.fetched.remove()
         return CommitOutcome.COMMITTED if removed else CommitOutcome.LEASE_LOST
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease | None]:
