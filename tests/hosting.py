@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,11 +37,20 @@ class Answer:
         return json.loads(self.body)
 
 
+# Below those that the system gives to connections, and in an order of each process's own: between the question and its
+# use nobody else takes the port.
+_PORTS = random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000)
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(len(_PORTS)):
+        port = _PORTS.pop(0)
+        _PORTS.append(port)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of the loopback address is free")
 
 
 _TALKATIVE = frozenset({"CI", "CONTINUOUS_INTEGRATION", "BUILD_NUMBER", "RUN_ID"})
