@@ -109,7 +109,12 @@ class RestTable:
 
     async def transact(self, operations: Sequence[TableOperation]) -> Sequence[str]:
         boundary = self._ids.new_id()
-        answer = await self._client.send(
+        parts: list[_Part] = []
+
+        def check(answer: Answer) -> None:
+            parts[:] = self._checked(answer, len(operations))
+
+        await self._client.send(
             "table.transact",
             "POST",
             "/$batch",
@@ -117,12 +122,12 @@ class RestTable:
             headers={"content-type": f"multipart/mixed; boundary=batch_{boundary}", **_ACCEPT},
             body=self._batch(operations, boundary),
             safe=all(each.action in _UNCONDITIONAL for each in operations),
-            check=lambda answer: self._check(answer, len(operations)),
+            check=check,
         )
-        return [part.headers.get("etag", "") for part in _parts(answer)]
+        return [part.etag for part in parts]
 
-    def _check(self, answer: Answer, count: int) -> None:
-        """A batch is answered with 202 whether or not it was done."""
+    def _checked(self, answer: Answer, count: int) -> Sequence[_Part]:
+        """The answers to each operation. A batch is answered with 202 whether or not it was done."""
         parts = _parts(answer)
         if len(parts) == 1 and parts[0].status >= 400:
             refused = parts[0]
@@ -133,6 +138,7 @@ class RestTable:
                 f"Azure Storage answered {len(parts)} of {count} operations of a transaction on {self._name!r}; "
                 "its effect is unknown."
             )
+        return parts
 
     def _batch(self, operations: Sequence[TableOperation], boundary: str) -> bytes:
         """The body of a batch of one change set."""
@@ -179,15 +185,22 @@ def _keys(partition_key: str, row_key: str) -> str:
     return f"(PartitionKey='{partition}',RowKey='{row}')"
 
 
-def _parts(answer: Answer) -> list[Answer]:
-    """The answers within the answer to a batch: of each operation, or of the one that was refused."""
-    parts: list[Answer] = []
+class _Part:
+    """The answer to one operation of a batch, or to the one that was refused."""
+
+    __slots__ = ("body", "etag", "status")
+
+    def __init__(self, status: int, etag: str, body: bytes) -> None:
+        self.status = status
+        self.etag = etag
+        self.body = body
+
+
+def _parts(answer: Answer) -> list[_Part]:
+    """The answers within the answer to a batch."""
+    parts: list[_Part] = []
     for chunk in answer.body.split(b"HTTP/1.1 ")[1:]:
         head, _, body = chunk.replace(b"\r\n", b"\n").partition(b"\n\n")
-        first, *lines = head.decode("utf-8", "replace").split("\n")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        parts.append(Answer(int(first[:3]), headers, body))
+        etags = [line[5:].strip() for line in head.split(b"\n") if line[:5].lower() == b"etag:"]
+        parts.append(_Part(int(head[:3]), etags[0].decode() if etags else "", body))
     return parts
