@@ -262,13 +262,12 @@ class TaskHubWorker:
         try:
             async with asyncio.TaskGroup() as group:
                 commits: GroupCommit[Checkpoint] = GroupCommit(
-                    self.store.commit, batch=traits.commit_batch, concurrency=traits.commit_concurrency, group=group
+                    self.store.commit, batch=traits.commit_batch, concurrency=traits.commit_concurrency
                 )
                 completions: GroupCommit[ActivityCompletion] = GroupCommit(
                     self.store.complete_activities,
                     batch=traits.commit_batch,
                     concurrency=traits.commit_concurrency,
-                    group=group,
                 )
                 orchestrations = OrchestrationDispatcher(
                     self.store,

@@ -1,7 +1,9 @@
 """Natural group commit: while one batch is on its way the next one collects.
 
-No timer and no added latency: a lone item goes out in the next turn of the loop, a crowd goes out together. If a batch
-fails because of one item's values, its items are written again one by one, so that only the culprit fails.
+No timer and no added latency: a lone item goes out in the next turn of the loop, a crowd goes out together. Who puts
+the first item of a batch writes it, for the others too, in its own task: a lone step costs no task and no wake-up of
+its own. If a batch fails because of one item's values, its items are written again one by one, so that only the culprit
+fails.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ __all__ = ["GroupCommit"]
 
 T = TypeVar("T")
 
-_Waiting = tuple[T, "asyncio.Future[CommitOutcome]"]
+
+class _Waiting(Generic[T]):
+    """An item, and what its owner waits for: the outcome; None: to write the next batch, beginning with this item."""
+
+    __slots__ = ("future", "item")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.future: asyncio.Future[CommitOutcome | None] | None = None
 
 
 class GroupCommit(Generic[T]):
@@ -29,76 +39,132 @@ class GroupCommit(Generic[T]):
             an item again whose effect is unknown must be harmless.
         batch: most items of one write.
         concurrency: most writes at once.
-        group: owner of the writing tasks.
     """
 
     def __init__(
-        self,
-        write: Callable[[Sequence[T]], Awaitable[Sequence[CommitOutcome]]],
-        *,
-        batch: int,
-        concurrency: int,
-        group: asyncio.TaskGroup,
+        self, write: Callable[[Sequence[T]], Awaitable[Sequence[CommitOutcome]]], *, batch: int, concurrency: int
     ) -> None:
         self._write = write
         self._batch = batch
         self._concurrency = concurrency
-        self._group = group
         self._waiting: deque[_Waiting[T]] = deque()
         self._writing = 0
-        self._called = False
+        self._collecting = False
         self._loop = asyncio.get_running_loop()
 
-    async def put(self, item: T) -> CommitOutcome:
-        """Write the item with whatever else is waiting; returns its outcome, or raises what the write raised."""
-        future: asyncio.Future[CommitOutcome] = self._loop.create_future()
-        self._waiting.append((item, future))
-        if not self._called and self._writing < self._concurrency:
-            # Not at once: what becomes ready in this turn of the loop shall share the write.
-            self._called = True
-            self._loop.call_soon(self._flush)
-        return await future
+    async def put(self, item: T, *, alone: bool = False) -> CommitOutcome:
+        """Write the item with whatever else is waiting; returns its outcome, or raises what the write raised.
 
-    def _flush(self) -> None:
-        self._called = False
-        while self._waiting and self._writing < self._concurrency:
-            count = min(self._batch, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(count)]
-            self._writing += 1
-            writing = self._run(batch)
-            try:
-                self._group.create_task(writing)
-            except RuntimeError:
-                # The worker is going down and its group takes no more tasks: nothing of this has been written.
-                writing.close()
-                for _, future in batch:
-                    future.cancel()
+        Args:
+            alone: nobody else is about to put something, so that there is nobody to wait for.
+        """
+        mine = _Waiting(item)
+        self._waiting.append(mine)
+        if self._collecting or self._writing >= self._concurrency:
+            outcome = await self._followed(mine)
+            if outcome is not None:
+                return outcome
+        else:
+            self._collecting = True
+            if not alone:
+                # Not at once: what becomes ready in this turn of the loop shall share the write.
+                try:
+                    await asyncio.sleep(0)
+                except BaseException:
+                    self._waiting.remove(mine)
+                    self._collecting = False
+                    self._go_on()
+                    raise
+        return await self._lead(mine)
 
-    async def _run(self, batch: list[_Waiting[T]]) -> None:
+    async def _followed(self, mine: _Waiting[T]) -> CommitOutcome | None:
+        mine.future = self._loop.create_future()
         try:
-            await self._settle(batch)
+            return await mine.future
+        except asyncio.CancelledError:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                if mine.future.done() and not mine.future.cancelled():  # it was to write the next batch
+                    self._collecting = False
+                    self._go_on()
+            raise
+
+    async def _lead(self, mine: _Waiting[T]) -> CommitOutcome:
+        """Write a batch that begins with this item."""
+        self._collecting = False
+        self._waiting.remove(mine)  # the first one, as a rule
+        batch = [mine]
+        while self._waiting and len(batch) < self._batch:
+            each = self._waiting.popleft()
+            if _is_open(each):
+                batch.append(each)
+        self._writing += 1
+        self._go_on()
+        try:
+            return await self._settle(batch)
+        except asyncio.CancelledError:
+            # Whether the others' items are written is unknown: one of the others writes them again.
+            self._waiting.extendleft(each for each in reversed(batch) if each is not mine and _is_open(each))
+            raise
         finally:
             self._writing -= 1
-            if self._waiting:
-                self._flush()
+            self._go_on()
 
-    async def _settle(self, batch: list[_Waiting[T]]) -> None:
+    def _go_on(self) -> None:
+        """Let somebody who waits write the next batch, if another write may begin."""
+        while self._waiting and not self._collecting and self._writing < self._concurrency:
+            first = self._waiting[0]
+            if first.future is not None and not first.future.done():
+                self._collecting = True
+                first.future.set_result(None)
+            else:
+                self._waiting.popleft()  # cancelled, and not heard of it yet
+
+    async def _settle(self, batch: Sequence[_Waiting[T]]) -> CommitOutcome:
         try:
-            outcomes = await self._write([item for item, _ in batch])
+            outcomes = await self._write([each.item for each in batch])
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, StoreError):
-                # A bug of ours that one item brings out. What had its effect meets the fence now and is lost, no more.
-                for each in batch:
-                    await self._settle([each])
-                return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        except BaseException:
-            for _, future in batch:
-                future.cancel()
+                return await self._settle_one_by_one(batch)
+            for each in batch[1:]:
+                _fail(each, error)
             raise
-        else:
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if not future.done():
-                    future.set_result(outcome)
+        for each, outcome in zip(batch[1:], outcomes[1:], strict=True):
+            _tell(each, outcome)
+        return outcomes[0]
+
+    async def _settle_one_by_one(self, batch: Sequence[_Waiting[T]]) -> CommitOutcome:
+        """A bug of ours that one item brings out. What had its effect meets the fence now and is lost, no more."""
+        own: CommitOutcome | Exception = CommitOutcome.LEASE_LOST
+        for at, each in enumerate(batch):
+            try:
+                (outcome,) = await self._write([each.item])
+            except Exception as error:
+                if at:
+                    _fail(each, error)
+                else:
+                    own = error
+            else:
+                if at:
+                    _tell(each, outcome)
+                else:
+                    own = outcome
+        if isinstance(own, Exception):
+            raise own
+        return own
+
+
+def _is_open(waiting: _Waiting[T]) -> bool:
+    return waiting.future is not None and not waiting.future.done()
+
+
+def _tell(waiting: _Waiting[T], outcome: CommitOutcome) -> None:
+    if _is_open(waiting):
+        assert waiting.future is not None
+        waiting.future.set_result(outcome)
+
+
+def _fail(waiting: _Waiting[T], error: Exception) -> None:
+    if _is_open(waiting):
+        assert waiting.future is not None
+        waiting.future.set_exception(error)

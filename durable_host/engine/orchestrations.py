@@ -239,7 +239,7 @@ class OrchestrationDispatcher:
         try:
             self._report(held, advance)
             checkpoint = self._checkpoint(held, position, advance, results)
-            outcome = await self._commits.put(checkpoint)
+            outcome = await self._commits.put(checkpoint, alone=self._active == 1)
         except BaseException:
             _close(advance)
             raise

@@ -43,7 +43,7 @@ async def test_an_inconsistent_checkpoint_fails_alone(postgres_database: str) ->
         batches.append(len(checkpoints))
         return await store.commit(checkpoints)
 
-    async with store, asyncio.TaskGroup() as group:
+    async with store:
         await create(hub, store, *_NAMES)
         items = {item.instance_id: item for item in await lock(store)}
         for name in ("step", "bad", "sends", "ends"):
@@ -62,7 +62,7 @@ async def test_an_inconsistent_checkpoint_fails_alone(postgres_database: str) ->
             advance(hub, sends, hold=True, messages=[event(hub, "another")]),
             advance(hub, ends),
         ]
-        commits: GroupCommit[Checkpoint] = GroupCommit(write, batch=64, concurrency=2, group=group)
+        commits: GroupCommit[Checkpoint] = GroupCommit(write, batch=64, concurrency=2)
 
         outcomes = await asyncio.gather(*(commits.put(each) for each in checkpoints), return_exceptions=True)
 

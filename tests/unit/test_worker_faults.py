@@ -69,9 +69,8 @@ async def test_only_the_culprit_of_a_batch_fails() -> None:
             raise ValueError("three cannot be written")
         return [CommitOutcome.COMMITTED] * len(items)
 
-    async with asyncio.TaskGroup() as group:
-        commits: GroupCommit[int] = GroupCommit(write, batch=10, concurrency=1, group=group)
-        outcomes = await asyncio.gather(*(commits.put(item) for item in range(5)), return_exceptions=True)
+    commits: GroupCommit[int] = GroupCommit(write, batch=10, concurrency=1)
+    outcomes = await asyncio.gather(*(commits.put(item) for item in range(5)), return_exceptions=True)
 
     assert [str(each) for each in outcomes if isinstance(each, Exception)] == ["three cannot be written"]
     assert outcomes.count(CommitOutcome.COMMITTED) == 4
@@ -85,9 +84,8 @@ async def test_a_store_that_fails_is_not_asked_again_item_by_item() -> None:
         batches.append(items)
         raise StoreUnavailableError("gone")
 
-    async with asyncio.TaskGroup() as group:
-        commits: GroupCommit[int] = GroupCommit(write, batch=10, concurrency=1, group=group)
-        outcomes = await asyncio.gather(*(commits.put(item) for item in range(3)), return_exceptions=True)
+    commits: GroupCommit[int] = GroupCommit(write, batch=10, concurrency=1)
+    outcomes = await asyncio.gather(*(commits.put(item) for item in range(3)), return_exceptions=True)
 
     assert all(isinstance(each, StoreUnavailableError) for each in outcomes)
     assert len(batches) == 1
