@@ -41,7 +41,9 @@ async def test_the_first_calls_reach_every_part_and_are_undone(postgres_database
 
         await warm(recording, statements("durable_host"), "first")  # pyright: ignore[reportArgumentType]
 
-        new, started, last, alone, stepped, completed, committed, *_ = recording.answers
+        refs, early, first, new, started, last, alone, stepped, completed, committed, *_ = recording.answers
+        assert [len(refs), len(early)] == [2, 1]
+        assert tuple(first[0]) == (True, True)
         assert len(new) == 1
         assert [row[0] for row in started] == [8]
         assert list(last) == []

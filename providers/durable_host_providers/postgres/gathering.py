@@ -44,6 +44,11 @@ class Gathering(Generic[T, R]):
             loop.call_soon(self._flush)
         return await future
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way or waits."""
+        return not self._running and not self._waiting
+
     async def stop(self) -> None:
         """Wait for what was begun."""
         while self._running or self._called:

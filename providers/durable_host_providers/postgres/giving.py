@@ -103,6 +103,8 @@ class GivingBack:
 
     async def abandon(self, leases: Sequence[Lease], delay: timedelta) -> None:
         """Give work back; lost leases are passed over."""
+        if self._work.early:
+            await self._work.early.settled([lease.token for lease in leases])
         tokens = [lease.token for lease in leases if isinstance(lease.token, InstanceToken | ActivityToken)]
         grants = {token: self._work.grants.find(token) for token in tokens if isinstance(token, InstanceToken)}
 

@@ -19,6 +19,55 @@ WITH now AS MATERIALIZED (
 )
 SELECT ref, lease FROM fresh
 
+-- name: take_refs
+-- Numbers of rows for instances that are handed over before they are stored.
+SELECT nextval('durable_host.instances_ref_seq') FROM generate_series(1, $1::integer)
+
+-- name: start_at
+-- The same for one that was handed over before: its row and its lease have their numbers.
+WITH now AS MATERIALIZED (
+    SELECT durable_host.now_micros() AS micros
+), fresh AS (
+    INSERT INTO durable_host.instances (
+        ref, hub, instance_id, wake_at, lease, start_id, status, execution_id, name, parent_id, created_at, updated_at,
+        pending, state, input
+    )
+    OVERRIDING SYSTEM VALUE
+    SELECT $4, $1, $5, now.micros + $3, $2, $6, $10, $11, $12, $13, $14, $14, true, $15, $16 FROM now
+    ON CONFLICT (hub, instance_id) DO NOTHING
+    RETURNING ref
+), placed AS (
+    INSERT INTO durable_host.messages (hub, ref, due, arrived_at, visible_at, id, execution_id, event)
+    SELECT $1, fresh.ref, greatest($8, now.micros), now.micros, $8, $6, $7, $9 FROM fresh, now
+)
+SELECT ref FROM fresh
+
+-- name: start_step
+-- The same together with the first step of the instance: neither the message nor the Pending projection is ever seen.
+-- Says whether it was stored, and whether the activity was new.
+WITH now AS MATERIALIZED (
+    SELECT durable_host.now_micros() AS micros
+), fresh AS (
+    INSERT INTO durable_host.instances (
+        ref, hub, instance_id, wake_at, lease, start_id, name, parent_id, created_at, input, execution_id, generation,
+        length, updated_at, state, custom_status, status
+    )
+    OVERRIDING SYSTEM VALUE
+    SELECT $4, $1, $6, now.micros + $3, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 FROM now
+    ON CONFLICT (hub, instance_id) DO NOTHING
+    RETURNING ref
+), appended AS (
+    INSERT INTO durable_host.history (ref, first, events) SELECT fresh.ref, 0, $19 FROM fresh
+), added AS (
+    INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
+    SELECT fresh.ref, now.micros + CASE WHEN $22 THEN $3 ELSE 0 END, CASE WHEN $22 THEN $2::bigint END, now.micros, $1,
+        0, $20, $21
+    FROM fresh, now WHERE $20::text IS NOT NULL
+    ON CONFLICT (hub, dispatch_id) DO NOTHING
+    RETURNING 1
+)
+SELECT EXISTS (SELECT 1 FROM fresh), EXISTS (SELECT 1 FROM added)
+
 -- name: step_alone
 -- The usual step of one instance, or its first one, like the function `step` at a fraction of its price: no arrays, nothing to interpret.
 -- Says whether the row was as remembered (else nothing happens), and whether the activity was new.

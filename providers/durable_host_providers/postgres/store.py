@@ -37,6 +37,7 @@ from .items import Locked
 from .questions import Questions
 from .schema import Hub, create_hub, delete_hub, find_hub
 from .settings import Settings
+from .starting import start_instances
 from .starts import Start, Starts
 from .statements import statements
 from .transactions import ask_with
@@ -115,6 +116,7 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         self._pools = None
         await self._starts.stop()
         await self._sends.stop()
+        await work.early.stop()
         if self._questions is not None:
             await self._questions.stop()
         await work.stop()
@@ -221,7 +223,13 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         for checkpoint in checkpoints:
             check_checkpoint(checkpoint)
-        return await asyncio.shield(self.work.track(self._writing.commit(checkpoints)))
+        # Neither a task of its own nor protected from being cancelled: this is the way of every step.
+        work = self.work
+        work.begin()
+        try:
+            return await Writing(work).commit(checkpoints)
+        finally:
+            work.end()
 
     async def complete_activities(self, completions: Sequence[ActivityCompletion]) -> Sequence[CommitOutcome]:
         return await asyncio.shield(self.work.track(self._writing.complete(completions)))
@@ -249,6 +257,7 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         if not isinstance(token, InstanceToken):
             return CommitOutcome.LEASE_LOST
         reason = reason.replace("\0", "\\0")
+        await work.early.settled([token])
         if not await work.pool.fetch(self._sql["quarantine"], token.ref, token.lease, reason):
             return CommitOutcome.LEASE_LOST
         work.grants.drop(token.ref)
@@ -264,11 +273,14 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         if transaction is not None:
             columns = Starts([Start(start, replaceable)]).columns()
             return bool(await self._ask_with(transaction, "start_with", columns))
-        return await self._starts.put(Start(start, replaceable))
+        call = Start(start, replaceable)
+        if self._starts.is_idle and (early := self.work.early.offer(call)) is not None:
+            return await asyncio.shield(early.outcome)
+        return await self._starts.put(call)
 
     async def _start(self, calls: Sequence[Start]) -> Sequence[bool]:
         starts = Starts(calls)
-        taken = await self._writing.start_instances(starts)
+        taken = await start_instances(self.work, starts)
         for call, state in zip(calls, starts.states, strict=True):
             if call.message.id in taken:
                 self._watchers.tell({call.message.target: state}, settle)

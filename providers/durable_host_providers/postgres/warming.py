@@ -32,6 +32,16 @@ async def warm(connection: Connection, sql: Statements, name: str) -> None:
 
 async def _calls(connection: Connection, sql: Statements, name: str) -> None:
     first = (_HUB, _LEASE, _LENGTH)
+    early, stepped = (row[0] for row in await connection.fetch(sql["take_refs"], 2))
+    await connection.fetch(
+        sql["start_at"], *first, early, f"{name}3", "m", None, None, _TEXT, "Pending", "e", "n", None, 0, _TEXT, None
+    )
+    # ref, lease, id, message, name, parent, created_at, input, execution, version, updated_at, state, ...
+    await connection.fetch(
+        sql["start_step"],
+        *(*first, stepped, _LEASE, f"{name}4", "m", "n", None, 0, None, "e", 1, 1, 0, _TEXT, None),
+        *("Running", _TEXT, f"{name}4", _TEXT, True),
+    )
     starts = [[name], ["m"], [None], [None], [_TEXT], ["Pending"], ["e"], ["n"], [None], [0], [_TEXT], [None], [""]]
     ((new, _),) = await connection.fetch(
         sql["start_alone"], *first, True, f"{name}0", "m", None, None, _TEXT, "Pending", "e", "n", None, 0, _TEXT, None

@@ -22,6 +22,7 @@ from durable_host_providers._sql.watching import Watchers
 from .answers import AT, KIND, LEASE, REF, Answer, Kind
 from .connection import Connection, Pool
 from .desk import Desk, Waiter
+from .early import EarlyStarts
 from .giving import GivingBack
 from .grants import LEASE_BITS, Grants, InstanceToken
 from .items import Locked, locked_instances, locked_tasks
@@ -62,12 +63,15 @@ class Work:
         self._replans = 0
         self._planned = (0.0, 0)
         self.giving = GivingBack(self)
+        self.early = EarlyStarts(self)
         self.instances: Desk[Locked] = Desk(self.giving.put_back_instances)
         self.activities: Desk[ActivityWorkItem] = Desk(self.giving.put_back_activities)
         self.instances_expected = self.activities_expected = True
         self._fetching: set[str] = set()
         self._alarms: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._under_way = 0
+        self._quiet: asyncio.Future[None] | None = None
         self.signals = Signals(settings, send=self._notify, heard=self._heard)
         self._poll: asyncio.TimerHandle | None = None
         self._open = False
@@ -88,6 +92,7 @@ class Work:
             self.signals.listen()
             if self.settings.worker:
                 self.track(self._warm())
+                self.early.refill()
             self._poll = self.loop.call_later(self._pause(), self._look)
 
     async def _warm(self) -> None:
@@ -111,8 +116,11 @@ class Work:
         self.instances.close()
         self.activities.close()
         self.watchers.tell_all(settle)
-        while self._tasks:
+        while self._tasks or self._under_way:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._under_way:
+                self._quiet = asyncio.get_running_loop().create_future()
+                await self._quiet
         self.instances.close()
         self.activities.close()
         if self._calls:
@@ -134,6 +142,16 @@ class Work:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
+
+    def begin(self) -> None:
+        """A call begins that runs in its caller's task; closing waits for its `end`."""
+        self._under_way += 1
+
+    def end(self) -> None:
+        """It has ended."""
+        self._under_way -= 1
+        if not self._under_way and self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

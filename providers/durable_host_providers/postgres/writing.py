@@ -1,20 +1,21 @@
-"""The calls that write: checkpoints, completions, messages, starts."""
+"""The calls that write: checkpoints, completions, messages."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
+from durable_host.errors import StoreError
 from durable_host.model.instance import InstanceState
 from durable_host.model.messages import ActivityTask
 from durable_host.storage.contract import ActivityCompletion, ActivityWorkItem, Checkpoint, CommitOutcome
 
-from .answers import KIND, LEASE, MESSAGE, REF, Answer, Kind
+from .answers import KIND, MESSAGE, REF, Kind
 from .checkpoints import Batch, Run, message_columns, run_of_rows
 from .connection import NotAsRememberedError
+from .early import EarlyStart
 from .grants import ActivityToken, InstanceToken
 from .items import Locked
-from .starts import Starts
 from .steps import LastStep, Steps, is_last_step, is_step
 from .watching import settle
 from .work import Work
@@ -33,22 +34,66 @@ class Writing:
         outcomes = [CommitOutcome.LEASE_LOST] * len(checkpoints)
         steps: dict[object, int] = {}
         others: list[int] = []
+        early = self._work.early
+        started: dict[int, EarlyStart] = {}
+        if early:
+            for at, each in enumerate(checkpoints):
+                if (start := early.followed(each)) is not None:
+                    started[at] = start
+            await early.settled(each.lease.token for at, each in enumerate(checkpoints) if at not in started)
         for at, each in enumerate(checkpoints):
-            if isinstance(each.lease.token, InstanceToken):
+            if at not in started and isinstance(each.lease.token, InstanceToken):
                 if each.lease.token not in steps and is_step(each, self._work.grants):
                     steps[each.lease.token] = at
                 else:
                     others.append(at)
-        if steps and others:
-            await asyncio.gather(
-                self._commit_steps(checkpoints, list(steps.values()), outcomes),
-                self._commit_others(checkpoints, others, outcomes),
-            )
+        if bool(started) + bool(steps) + bool(others) > 1:
+            ways = [self._commit_start(checkpoints[at], found, at, outcomes) for at, found in started.items()]
+            if steps:
+                ways.append(self._commit_steps(checkpoints, list(steps.values()), outcomes))
+            if others:
+                ways.append(self._commit_others(checkpoints, others, outcomes))
+            await asyncio.gather(*ways)
+        elif started:
+            for at, found in started.items():
+                await self._commit_start(checkpoints[at], found, at, outcomes)
         elif steps:
             await self._commit_steps(checkpoints, list(steps.values()), outcomes)
         elif others:
             await self._commit_others(checkpoints, others, outcomes)
         return outcomes
+
+    async def _commit_start(
+        self, checkpoint: Checkpoint, early: EarlyStart, at: int, outcomes: list[CommitOutcome]
+    ) -> None:
+        """Store a start that was handed over, together with its first step."""
+        work = self._work
+        steps = Steps(work.grants, [checkpoint])
+        work.early.begin(early)
+        lease = work.next_lease()
+        handed = self._hand_over(len(steps.tasks))
+        tasks: list[ActivityWorkItem] = []
+        try:
+            ((is_stored, is_new),) = await work.call("start_step", lease, early.arguments_with(steps, locked=handed))
+            if not is_stored:
+                work.early.decide(early, perhaps=False)
+                return
+            states = steps.applied()
+            tasks = self._handed_over(steps.tasks[:handed], lease, () if is_new else [steps.tasks[0].dispatch_id])
+            work.watchers.tell(states, settle)
+            self._left_over(len(steps.tasks) - handed, states)
+            work.early.taken(early)
+        except StoreError as error:
+            work.early.failed(early, error)
+            raise
+        except BaseException:
+            # A value of the checkpoint, as a rule, which is not the caller's fault who starts.
+            work.early.decide(early, perhaps=True)
+            raise
+        finally:
+            work.activities.settle(handed, tasks)
+            work.consider()
+        outcomes[at] = CommitOutcome.COMMITTED
 
     async def _commit_steps(
         self, checkpoints: Sequence[Checkpoint], which: Sequence[int], outcomes: list[CommitOutcome]
@@ -263,33 +308,4 @@ class Writing:
             locked = self._work.absorb(await self._work.call("send", lease, [*columns, room]), until)
         finally:
             self._work.instances.settle(room, locked)
-            self._work.consider()
-
-    async def start_instances(self, starts: Starts) -> set[str]:
-        """Store starts; returns the message ids of those that were taken."""
-        lease, until = self._work.next_lease(), self._work.until()
-        handed = 0 if self._work.instances_expected else self._work.instances.reserve(len(starts.calls))
-        locked: list[Locked] = []
-        try:
-            answers: Sequence[Answer] = ()
-            created: list[tuple[str, int | None, int | None]] = []
-            if starts.is_alone:
-                rows = await self._work.call("start_alone", lease, [bool(handed), *starts.values()])
-                created = [(starts.calls[0].message.id, ref, given) for ref, given in rows]
-            if not created:
-                answers = await self._work.call("start", lease, [handed, *starts.columns()])
-                created = [(each[MESSAGE], each[REF], each[LEASE]) for each in answers if each[KIND] == Kind.CREATED]
-            waiting = False
-            for message_id, ref, given in created:
-                if ref is not None and given is not None:
-                    locked.append(starts.make(self._work.grants, message_id, InstanceToken(given, ref), until))
-                elif ref is not None:
-                    waiting = True
-            if waiting:
-                self._work.instances_expected = True
-            self._work.signals.tell(instances=waiting)
-            locked += self._work.absorb(answers, until)
-            return {message_id for message_id, _, _ in created}
-        finally:
-            self._work.instances.settle(handed, locked)
             self._work.consider()
