@@ -129,10 +129,24 @@ class Activities:
         except NotFoundError:
             return Found.NOTHING
         found = await asyncio.gather(*(self._mail.read_task(self._queue, stored, until) for stored in messages))
-        self._ready += [fetched for fetched in found if fetched is not None]
+        for fetched in found:
+            if fetched is not None and not self._is_ours(fetched):
+                self._ready.append(fetched)
         if messages:
             self.waiters.wake()
         return Found.of(len(messages), room)
+
+    def _is_ours(self, again: Fetched[ActivityTask]) -> bool:
+        """Whether the queue has delivered once more what is held here; the newer receipt is the one that counts.
+
+        It must not be taken for a second copy and removed: there is no other, should this process die.
+        """
+        now = self._clock.monotonic()
+        for fetched in (*self._ready, *(each.fetched for each in self._running.values())):
+            if fetched.stored.id == again.stored.id and fetched.until > now:
+                fetched.stored, fetched.until = again.stored, again.until
+                return True
+        return False
 
     def hand_over(self, fetched: Fetched[ActivityTask]) -> None:
         """Let a lock call of this process have it."""

@@ -10,10 +10,17 @@ import pytest
 
 from durable_host.model.ids import InstanceId
 from durable_host.model.status import RuntimeStatus
+from durable_host.storage.contract import CommitOutcome
 from durable_host.testing.store_contract.steps import (
+    activity,
+    advance,
+    commit,
+    completion,
+    create,
     event,
     lock,
     lock_one,
+    lock_tasks,
     settle,
     start,
 )
@@ -228,3 +235,26 @@ async def test_what_was_fetched_and_not_begun_is_shown_at_once_when_a_partition_
         await memory.store.inbox.drain(partition)
 
         assert [each.visible_at <= memory.hub.now() for each in memory.messages()] == [True]
+
+
+# Second deliveries.
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_request_that_the_queue_delivers_again_while_it_runs_is_not_removed(held: bool) -> None:
+    async with opened() as memory:
+        hub, store = memory.hub, memory.store
+        await create(hub, store, "a")
+        await commit(store, advance(hub, await lock_one(store), activities=[activity(hub)]))
+        (taken,) = await lock_tasks(store)
+        (request,) = memory.service.queues[SETTINGS.layout.work_items].messages.values()
+        request.visible_at = hub.now()
+
+        assert await lock_tasks(store) == []
+        assert list(memory.service.queues[SETTINGS.layout.work_items].messages.values()) == [request]
+
+        # The receipt of the second delivery is the one that counts.
+        if held:
+            assert list(await store.renew([taken.lease])) != [None]
+        assert list(await store.complete_activities([completion(hub, taken)])) == [CommitOutcome.COMMITTED]
+        assert not memory.service.queues[SETTINGS.layout.work_items].messages
