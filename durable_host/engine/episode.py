@@ -150,9 +150,14 @@ class Episodes:
         index = position.index
         admission = admit(index, inbox, max_deferrals=self._max_deferrals)
         if index.started is None and (admission.start is None or position.version is not None):
-            ended = await self._without_history(position, inbox, admission)
+            state = await self._store.get_instance(position.instance_id)
+            ended = self._without_history(position, state, inbox, admission)
             if ended is not None:
                 return ended
+        if index.completed is not None and admission.start is None:
+            waits = await self._before_next_life(position, inbox)
+            if waits is not None:
+                return waits
         advance = Advance(admission)
         now = self._now(index)
         self._answer_refused(advance, now)
@@ -402,11 +407,36 @@ class Episodes:
             reply_to_parent(parent, position.instance_id, end.status, end.result, end.failure, now=now, mark=mark)
         )
 
-    async def _without_history(
-        self, position: Position, inbox: Sequence[Message], admission: Admission
+    async def _before_next_life(self, position: Position, inbox: Sequence[Message]) -> Advance | None:
+        """Messages for an instance that has ended, and was started again: those for any execution wait for that start.
+
+        It may be due later, or the store may deliver it later. None: the instance was not started again.
+        """
+        early = [each for each in inbox if each.execution_id is None and type(each.event) is not ExecutionStarted]
+        if not early:
+            return None
+        state = await self._store.get_instance(position.instance_id)
+        index = position.index
+        assert index.started is not None
+        if (
+            state is None
+            or state.status is not RuntimeStatus.PENDING
+            or state.execution_id == index.started.execution_id
+        ):
+            return None
+        late = admit(index, [each for each in inbox if each not in early], max_deferrals=self._max_deferrals)
+        waiting = admit(HistoryIndex(), early, max_deferrals=self._max_deferrals)
+        advance = self._without_history(position, state, early, waiting) or Advance(waiting)
+        # The earlier life's projection is not written again: the row is that of the next one.
+        advance.admission.consumed += late.consumed
+        advance.admission.deferred += late.deferred
+        self._answer_refused(advance, self._now(index))
+        return advance
+
+    def _without_history(
+        self, position: Position, state: InstanceState | None, inbox: Sequence[Message], admission: Admission
     ) -> Advance | None:
         """An instance without history: it may be waiting for its time, may have been ended before it, or not exist."""
-        state = await self._store.get_instance(position.instance_id)
         start = admission.start
         if start is not None:
             if (
@@ -426,7 +456,7 @@ class Episodes:
         now = self._clock.now()
         for message in inbox:
             if isinstance(message.event, ExecutionTerminated):
-                return self._end_pending(state, message.event, admission, inbox, now)
+                return self._end_pending(position, state, message.event, admission, inbox, now)
         if state.scheduled_at is None or state.scheduled_at <= now:
             return None
         # It starts later: what has come before is sent again for that time.
@@ -443,20 +473,23 @@ class Episodes:
 
     def _end_pending(
         self,
+        position: Position,
         state: InstanceState,
         event: ExecutionTerminated,
         admission: Admission,
         inbox: Sequence[Message],
         now: datetime,
     ) -> Advance:
-        ended = Advance(_nothing(admission, inbox))
+        ended = Advance(_nothing(admission, inbox), replaced=position.version is not None)
+        # An execution without events, in the place of what an earlier one has left.
+        generation = 0 if position.version is None else position.version.generation + 1
         ended.state = replace(
             state,
             status=RuntimeStatus.TERMINATED,
             output=event.reason,
             completed_at=now,
             updated_at=now,
-            version=state.version if state.version is not None else HistoryVersion(0, 0),
+            version=state.version if state.version is not None else HistoryVersion(generation, 0),
         )
         return ended
 

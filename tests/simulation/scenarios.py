@@ -488,6 +488,27 @@ def reuse() -> Scenario:
     return Scenario("reuse", [once], [echo], drive, _notes, _reply)
 
 
+def lives() -> Scenario:
+    async def once(context: Context) -> object:
+        # Their messages come when the next life has begun, or is about to.
+        for seconds in (1, 2, 3, 5):
+            context.create_timer(context.current_utc_datetime + timedelta(seconds=seconds))
+        await context.call_activity("echo", context.get_input())
+        await context.wait_for_external_event("go")
+        return context.get_input()
+
+    async def drive(world: World) -> None:
+        for number in range(6):
+            await world.start(once, number, instance_id="cat")
+            await world.raise_event("cat", "go", id=f"go-{number}")
+            state = await world.ask(lambda: world.client.wait_for_completion("cat"))
+            if state.output != str(number):
+                raise AssertionError(f"life {number} is over, and its output is {state.output!r}")
+            await world.pause()
+
+    return Scenario("lives", [once], [echo], drive, _notes, _reply)
+
+
 # Starts in the future.
 
 
@@ -550,6 +571,7 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
         retries,
         talk,
         reuse,
+        lives,
         scheduled,
         folding,
     )

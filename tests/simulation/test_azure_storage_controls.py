@@ -53,6 +53,10 @@ def test_activities_that_leave_before_the_row_is_written_leave_nobody_to_repair_
     assert fails("chain", range(60), "completed_last")
 
 
+def test_a_projection_that_minds_no_newer_start_disowns_it() -> None:
+    assert fails("lives", range(60), "fences_projection")
+
+
 def test_events_that_are_torn_from_the_generation_that_carries_them_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fails("eternal", range(12))
 

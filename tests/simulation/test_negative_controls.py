@@ -220,3 +220,12 @@ def test_what_is_sent_again_for_a_new_generation_is_not_judged_by_the_old_one(mo
     monkeypatch.setattr(admission, "_is_early", never)
 
     first_failure(["hoard"], HUBS["azure"])
+
+
+def test_what_comes_for_the_next_life_is_not_lost_on_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(episodes: Episodes, position: Position, inbox: Sequence[Message]) -> None:
+        return None
+
+    monkeypatch.setattr(Episodes, "_before_next_life", nothing)
+
+    first_failure(["lives"], HUBS["azure"])
