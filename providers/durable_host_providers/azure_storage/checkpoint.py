@@ -87,10 +87,10 @@ class Committer:
         try:
             if self.messages_first:
                 await self._send_out(checkpoint, held, handed)
-            # INVARIANT: what goes out need not wait for what follows the history before; the next history does, or a
-            # row could be judged by a sentinel that is not the one it was made from.
-            while held.tail is not None:
-                await asyncio.wait([held.tail])
+            # INVARIANT: history waits for the row that follows the history before, or that row could be judged by a
+            # sentinel that is not the one it was made from. What goes out may overlap with it, and the deletes.
+            if held.shown is not None:
+                await held.shown.wait()
             if self._locks.require(checkpoint.lease) is not held:
                 self._outbox.show(handed)
                 return CommitOutcome.LEASE_LOST
@@ -113,9 +113,10 @@ class Committer:
         held.stage = "after history"
         held.ending = not checkpoint.hold
         completed = self._activities.claim(checkpoint.completed)
-        held.tail = self._tasks.start(
-            self._finish(checkpoint, held, known, places, completed), f"finish {held.instance_id}"
-        )
+        shown = held.shown = asyncio.Event()
+        work = self._finish(checkpoint, held, known, places, completed, held.tail, shown)
+        held.tail = self._tasks.start(work, f"finish {held.instance_id}")
+        held.tail.add_done_callback(lambda _: shown.set())  # whatever became of it
         self._outbox.deliver(handed)
         return CommitOutcome.COMMITTED
 
@@ -187,19 +188,29 @@ class Committer:
     # After history.
 
     async def _finish(
-        self, checkpoint: Checkpoint, held: Held, known: Known, places: dict[str, str], completed: Sequence[Running]
+        self,
+        checkpoint: Checkpoint,
+        held: Held,
+        known: Known,
+        places: dict[str, str],
+        completed: Sequence[Running],
+        before: asyncio.Task[None] | None,
+        shown: asyncio.Event,
     ) -> None:
-        """What follows history, in order; where it fails, redelivery repairs it."""
+        """What follows history, in order and after the tail before; where it fails, redelivery repairs it."""
         clean = False
         try:
+            if before is not None:
+                await asyncio.wait([before])
             if not self.completed_last:
                 await _all(each.fetched.remove() for each in completed)
             if not await self._show(checkpoint, held, known, places):
                 return
             held.stage = "after projection"
-            if held.orphans:
+            orphans, held.orphans = held.orphans, []
+            shown.set()
+            if orphans:
                 # Nothing refers to the generation that was replaced any more; what a crash leaves goes with the purge.
-                orphans, held.orphans = held.orphans, []
                 await self._blobs.remove(orphans)
             await self._empty(checkpoint, held)
             if self.completed_last and completed:
@@ -228,15 +239,18 @@ class Committer:
         held.stage = "after some deletes"
 
     def _end(self, checkpoint: Checkpoint, held: Held, known: Known, clean: bool) -> None:
-        held.tail = None
-        if not held.busy:
-            held.stage = None
         state = checkpoint.state
         ended = state is not None and state.status.is_terminal
-        if clean and not ended and not held.lost:
+        stands = held.known is known and self._locks.held.get(held.instance_id) is held
+        if clean and stands and not ended and not held.lost:
             self._locks.remember(held.instance_id, known)
         else:
             self._locks.known.pop(held.instance_id, None)
+        if held.tail is not asyncio.current_task():
+            return  # the next history is in, and what follows it has yet to come
+        held.tail = None
+        if not held.busy:
+            held.stage = None
         held.holding = checkpoint.hold and not held.lost
         if held.holding:
             self._locks.wake_for(held)
@@ -338,6 +352,10 @@ def _between(held: Held) -> None:
 
 async def _all(works: Iterable[Awaitable[Any]]) -> None:
     """All of them, whatever becomes of one; then the first failure."""
+    works = list(works)
+    if len(works) == 1:  # as most often
+        await works[0]
+        return
     outcomes = await asyncio.gather(*works, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):

@@ -127,7 +127,8 @@ class Held:
         busy: a commit is under way.
         ending: the last commit does not hold; the lease ends with what follows it.
         lost: its partition is another's.
-        tail: what follows the history of the last commit.
+        tail: what follows the history of the last commit, and of those before.
+        shown: set when the row that follows the history of the last commit is written.
         late: a projection that differs from what is stored in its time only.
         orphans: blobs of a generation that was replaced.
         stage: the row of the crash table that the death of the process would show now, for simulations.
@@ -144,6 +145,7 @@ class Held:
     ending: bool = False
     lost: bool = False
     tail: asyncio.Task[None] | None = None
+    shown: asyncio.Event | None = None
     late: InstanceState | None = None
     stage: str | None = None
     orphans: list[str] = field(default_factory=list[str])
