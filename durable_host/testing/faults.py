@@ -116,6 +116,11 @@ class FaultPlan:
         self.passes: Counter[str] = Counter()
         self.hits: Counter[tuple[str, FaultKind]] = Counter()
 
+    def weigh(self, point: str, factor: float) -> None:
+        """Strike a point so many times as often: one that is passed without an end less, one that is rare more."""
+        rates = self._points.get(point, self._rates)
+        self._points[point] = Rates(min(1.0, rates.error * factor), min(1.0, rates.crash * factor))
+
     def strike(self, point: str, *, crashes: bool = True) -> FaultKind | None:
         """What strikes at this pass of the point; None: nothing. `crashes` False turns a crash into an error."""
         self.passes[point] += 1

@@ -41,9 +41,27 @@ _KINDS = (
     "table.query",
     "table.write",
     "table.transact",
+    "blob.list",
+    "blob.read",
+    "blob.write",
+    "blob.acquire_lease",
+    "blob.renew_lease",
+    "blob.change_lease",
+    "blob.release_lease",
 )
 PORT_POINTS: tuple[str, ...] = tuple(f"{kind}:{side}" for kind in _KINDS for side in ("before", "after"))
 """Every fault point of the account."""
+
+_WEIGHTS = {
+    "blob.list": 0.3,
+    "blob.read": 0.3,
+    "blob.write": 3.0,
+    "blob.acquire_lease": 2.0,
+    "blob.renew_lease": 2.0,
+    "blob.change_lease": 6.0,
+    "blob.release_lease": 20.0,
+}
+"""Managers by blob leases look all the time, steal now and then, and release when they give away or stop."""
 
 _TROUBLE = 400.0
 """Seconds for which idle hosts are struck, too: without an end every poll of an idle week would be."""
@@ -203,7 +221,7 @@ class AzureStorageHub(SimulatedHub):
         )
         self.kind = random.choice(tuple(ManagerKind))
         self.partitions = PartitionSettings()
-        self._made = False
+        self._made = self._weighed = False
 
     async def open(
         self, environment: Environment, plan: FaultPlan, random: Random, crash: Callable[[], None] | None
@@ -213,6 +231,11 @@ class AzureStorageHub(SimulatedHub):
             calm = simulated_environment("hub")
             await TaskHub(SimulatedAccount(self.service), self.settings.layout, self.kind, calm).create()
         trouble = _Trouble(plan, crash, random)
+        if not self._weighed:
+            self._weighed = True
+            for kind, weight in _WEIGHTS.items():
+                for side in ("before", "after"):
+                    plan.weigh(f"{kind}:{side}", weight)
         store = self.process(
             self.service,
             self.settings,

@@ -125,6 +125,14 @@ def test_plan_counts_passes_and_hits_and_strikes_nothing_while_disabled() -> Non
     assert plan.hits == {("commit:before", FaultKind.ERROR): 1}
 
 
+def test_a_point_may_be_struck_more_often_than_the_others() -> None:
+    plan = FaultPlan(Random(0), rates=Rates(error=0.1))
+    plan.weigh("seldom", 0.0)
+    plan.weigh("often", 20.0)
+
+    assert [plan.strike(point) for point in ("seldom", "often")] == [None, FaultKind.ERROR]
+
+
 class _Nothing:
     def holds(self, instance_id: object, version: object) -> bool:
         return False
