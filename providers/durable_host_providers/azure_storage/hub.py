@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from durable_host.environment import Environment
-from durable_host.errors import StoreMismatchError
+from durable_host.errors import StoreMismatchError, StoreUnavailableError
 from durable_host_providers.azure_storage.app_lease import EMPTY_INFO, app_lease_id
 from durable_host_providers.azure_storage.blob_leases import new_lease_content
 from durable_host_providers.azure_storage.layout import Layout
@@ -78,7 +78,7 @@ class TaskHub:
     Args:
         account: where queues are.
         tracking: where tables and blobs are, if in an account of their own.
-        app: name of the app, whose lease must not hinder its own deletion of the hub.
+        app: name of the app; a lease that it takes while the hub is being deleted goes, too.
         worker: processes; then others that share partitions in another way are refused.
     """
 
@@ -306,7 +306,12 @@ class TaskHub:
     # Removing.
 
     async def delete(self) -> None:
-        """Remove everything; idempotent. What tells the number of partitions goes last."""
+        """Remove everything; idempotent. What tells the number of partitions goes last.
+
+        Raises:
+            StoreUnavailableError: a host is working on it.
+        """
+        await self._refuse_living()
         layout, tracking = self._layout, self._tracking
         prefix = layout.control_queue(0)[:-2]
         control = [f"{prefix}{number:02}" for number in await self._queues()]
@@ -322,6 +327,30 @@ class TaskHub:
         )
         await together([self.partitions.delete(), self.leases.delete()])
         self._known = False
+
+    async def _refuse_living(self) -> None:
+        """Whoever processes the hub would make parts of it anew, and lose what it works on."""
+        try:
+            page = await self.partitions.query()
+        except NotFoundError:
+            pass
+        else:
+            now = self._clock.now()
+            for row in map(from_row, page.rows):
+                if row.owner is not None and not row.has_expired(now):
+                    raise self._worked_on(f"worker {row.owner!r}")
+        for item in await self.leases.list(""):
+            if item.lease is LeaseState.LEASED:
+                raise self._worked_on("a host that shares its partitions through blob leases")
+        lease = await self.app_lease.properties(None)
+        if lease is not None and lease.lease is LeaseState.LEASED:
+            raise self._worked_on("an app that holds its lease")
+
+    def _worked_on(self, who: str) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"Task hub {self._layout.hub!r} is in use by {who}; stop it first. After a crash its leases end within a "
+            "minute."
+        )
 
     async def _delete_app_lease(self) -> None:
         for lease_id in (None, app_lease_id(self._app)):

@@ -272,7 +272,6 @@ async def test_a_deleted_hub_leaves_nothing(kind: ManagerKind) -> None:
     await hub.create()
     await account.queue("orders-poison").create()
     await account.blobs("orders-largemessages").create()
-    await account.blobs("orders-applease").acquire_lease(None, duration_s=60, lease_id=app_lease_id("red"))
     await account.queue("orders-control-extra").create()
     await account.queue("ordersabc-control-00").create()
 
@@ -286,21 +285,49 @@ async def test_a_deleted_hub_leaves_nothing(kind: ManagerKind) -> None:
     await hub.check()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("use", [True, False])
 @pytest.mark.simulated
-async def test_another_apps_lease_stays_when_the_hub_is_deleted() -> None:
+async def test_a_hub_on_which_a_host_works_is_not_deleted(kind: ManagerKind, use: bool) -> None:
+    service = new_service()
+    account = SimulatedAccount(service)
+    hub = hub_on(service, kind, app="red")
+    await hub.create()
+    environment = simulated_environment()
+    runs = partition_runs(
+        hub, account, Layout("Orders", 4), kind, "me", environment, app="red", app_lease=AppLeaseOptions(use=use)
+    )
+    stop = asyncio.Event()
+    listener = Listener()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(runs(listener).run(stop))
+        await asyncio.sleep(60)
+        assert listener.held
+
+        with pytest.raises(StoreUnavailableError, match=r"Task hub 'Orders' is in use by .*; stop it first"):
+            await hub.delete()
+
+        assert len(service.queues) == 5
+        stop.set()
+    await hub.delete()
+    assert not service.queues
+    assert not service.containers
+
+
+@pytest.mark.simulated
+async def test_a_hub_that_another_app_has_leased_is_not_deleted() -> None:
     service = new_service()
     hub = hub_on(service, app="red")
     await hub.create()
-    await (
-        SimulatedAccount(service)
-        .blobs("orders-applease")
-        .acquire_lease(None, duration_s=60, lease_id=app_lease_id("blue"))
-    )
+    lease = SimulatedAccount(service).blobs("orders-applease")
+    await lease.acquire_lease(None, duration_s=60, lease_id=app_lease_id("blue"))
 
+    with pytest.raises(StoreUnavailableError, match="an app that holds its lease"):
+        await hub.delete()
+
+    await asyncio.sleep(61)
     await hub.delete()
-
-    assert set(service.containers) == {"orders-applease"}
-    assert not service.tables
+    assert not service.containers
 
 
 @pytest.mark.simulated
