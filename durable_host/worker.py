@@ -262,12 +262,16 @@ class TaskHubWorker:
         try:
             async with asyncio.TaskGroup() as group:
                 commits: GroupCommit[Checkpoint] = GroupCommit(
-                    self.store.commit, batch=traits.commit_batch, concurrency=traits.commit_concurrency
+                    self.store.commit,
+                    batch=traits.commit_batch,
+                    concurrency=traits.commit_concurrency,
+                    patience=traits.commit_patience,
                 )
                 completions: GroupCommit[ActivityCompletion] = GroupCommit(
                     self.store.complete_activities,
                     batch=traits.commit_batch,
                     concurrency=traits.commit_concurrency,
+                    patience=traits.commit_patience,
                 )
                 orchestrations = OrchestrationDispatcher(
                     self.store,

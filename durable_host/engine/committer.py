@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from durable_host.errors import StoreError
@@ -39,14 +40,23 @@ class GroupCommit(Generic[T]):
             an item again whose effect is unknown must be harmless.
         batch: most items of one write.
         concurrency: most writes at once.
+        patience: how long a write runs before another one begins beside it.
     """
 
     def __init__(
-        self, write: Callable[[Sequence[T]], Awaitable[Sequence[CommitOutcome]]], *, batch: int, concurrency: int
+        self,
+        write: Callable[[Sequence[T]], Awaitable[Sequence[CommitOutcome]]],
+        *,
+        batch: int,
+        concurrency: int,
+        patience: timedelta = timedelta(0),
     ) -> None:
         self._write = write
         self._batch = batch
         self._concurrency = concurrency
+        self._patience = patience.total_seconds()
+        self._began = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._waiting: deque[_Waiting[T]] = deque()
         self._writing = 0
         self._collecting = False
@@ -60,7 +70,7 @@ class GroupCommit(Generic[T]):
         """
         mine = _Waiting(item)
         self._waiting.append(mine)
-        if self._collecting or self._writing >= self._concurrency:
+        if self._collecting or not self._may_begin():
             outcome = await self._followed(mine)
             if outcome is not None:
                 return outcome
@@ -99,6 +109,8 @@ class GroupCommit(Generic[T]):
             if _is_open(each):
                 batch.append(each)
         self._writing += 1
+        if self._patience:
+            self._began = self._loop.time()
         self._go_on()
         try:
             return await self._settle(batch)
@@ -110,9 +122,23 @@ class GroupCommit(Generic[T]):
             self._writing -= 1
             self._go_on()
 
+    def _may_begin(self) -> bool:
+        if not self._writing:
+            return True
+        if self._writing >= self._concurrency:
+            return False
+        left = self._began + self._patience - self._loop.time() if self._patience else 0.0
+        if left > 0 and self._alarm is None:
+            self._alarm = self._loop.call_later(left, self._look)
+        return left <= 0
+
+    def _look(self) -> None:
+        self._alarm = None
+        self._go_on()
+
     def _go_on(self) -> None:
         """Let somebody who waits write the next batch, if another write may begin."""
-        while self._waiting and not self._collecting and self._writing < self._concurrency:
+        while self._waiting and not self._collecting and self._may_begin():
             first = self._waiting[0]
             if first.future is not None and not first.future.done():
                 self._collecting = True

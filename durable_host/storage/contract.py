@@ -184,6 +184,8 @@ class StoreTraits(msgspec.Struct, frozen=True):
         caller_transactions: `create_instance` and `send` take the caller's transaction.
         commit_batch: most checkpoints that one `commit` call takes.
         commit_concurrency: how many `commit` calls may run at once.
+        commit_patience: how long a `commit` call runs before another one begins beside it: what comes meanwhile shares
+            the next call.
         lock_batch: most items that one lock call returns.
         max_lease: longest single grant.
         durable: what is acknowledged survives the process.
@@ -193,6 +195,7 @@ class StoreTraits(msgspec.Struct, frozen=True):
     caller_transactions: bool = False
     commit_batch: int = 256
     commit_concurrency: int = 1
+    commit_patience: timedelta = timedelta(0)
     lock_batch: int = 256
     max_lease: timedelta = timedelta(seconds=30)
     durable: bool = True

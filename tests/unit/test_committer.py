@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -34,8 +35,8 @@ class Recorder:
         finally:
             self._running -= 1
 
-    def commits(self) -> GroupCommit[int]:
-        return GroupCommit(self, batch=self._batch, concurrency=self.concurrency)
+    def commits(self, patience: timedelta = timedelta(0)) -> GroupCommit[int]:
+        return GroupCommit(self, batch=self._batch, concurrency=self.concurrency, patience=patience)
 
 
 def outcome_of(item: int) -> CommitOutcome:
@@ -84,11 +85,28 @@ async def test_when_the_writer_is_cancelled_another_one_writes_the_rest_again() 
 
 
 @pytest.mark.simulated
+async def test_a_second_write_begins_beside_one_that_takes_longer_than_usual() -> None:
+    write = Recorder(batch=10, concurrency=2)
+    commits = GroupCommit(write, batch=10, concurrency=2, patience=timedelta(milliseconds=6))
+    tasks = [asyncio.ensure_future(commits.put(1))]
+    for item in (2, 3, 4):
+        await asyncio.sleep(0.001)
+        tasks.append(asyncio.ensure_future(commits.put(item)))
+    await asyncio.sleep(0.002)
+    assert [sorted(batch) for batch in write.batches] == [[1]]
+    await asyncio.sleep(0.0015)
+    assert [sorted(batch) for batch in write.batches] == [[1], [2, 3, 4]]
+
+    assert await asyncio.gather(*tasks) == [outcome_of(item) for item in (1, 2, 3, 4)]
+
+
+@pytest.mark.simulated
 @pytest.mark.parametrize("seed", range(200))
 async def test_everybody_who_is_not_cancelled_hears_of_his_own_item(seed: int) -> None:
     chance = random.Random(seed)
     write = Recorder(batch=chance.randint(1, 5), concurrency=chance.randint(1, 3))
-    commits = write.commits()
+    patience = timedelta(milliseconds=chance.choice((0, 4)))
+    commits = write.commits(patience)
     tasks: list[asyncio.Task[CommitOutcome]] = []
     for item in range(40):
         tasks.append(asyncio.ensure_future(commits.put(item, alone=chance.random() < 0.2)))

@@ -11,9 +11,9 @@ from durable_host_providers.postgres.desk import Desk
 pytestmark = pytest.mark.simulated
 
 
-def desk() -> tuple[Desk[str], list[str]]:
+def desk(surplus: int = 0) -> tuple[Desk[str], list[str]]:
     given_back: list[str] = []
-    return Desk(given_back.extend), given_back
+    return Desk(given_back.extend, surplus=surplus), given_back
 
 
 async def test_room_is_what_waits_beside_what_is_promised() -> None:
@@ -98,3 +98,58 @@ async def test_a_failure_reaches_all_who_wait() -> None:
     for call in calls:
         with pytest.raises(OSError, match="gone"):
             await call.future
+
+
+async def _take(counter: Desk[str], items: int, *, each: float) -> None:
+    """Calls that take one item after the other, so many seconds apart."""
+    for _ in range(items):
+        waiting = counter.wait(1)
+        counter.settle(counter.reserve(1), ["fast"])
+        assert waiting.future.done()
+        await asyncio.sleep(each)
+
+
+async def test_where_items_are_taken_fast_more_is_locked_than_calls_wait_for() -> None:
+    counter, given_back = desk(surplus=32)
+    await _take(counter, 40, each=0.001)
+
+    promised = counter.reserve(100, surplus=True)
+    assert 5 <= promised <= 10
+    assert counter.reserve(100, surplus=True) == 0
+    assert counter.reserve(100) == 0
+    counter.settle(promised, [str(number) for number in range(promised)])
+
+    assert counter.wait(promised).future.result() == [str(number) for number in range(promised)]
+    assert given_back == []
+
+
+async def test_where_items_are_taken_slowly_or_not_at_all_nothing_is_locked_for_later() -> None:
+    counter, _ = desk(surplus=32)
+    assert counter.reserve(100, surplus=True) == 0
+    await _take(counter, 10, each=0.2)
+    assert counter.reserve(100, surplus=True) == 0
+    await _take(counter, 40, each=0.001)
+    await asyncio.sleep(5)
+    assert counter.reserve(100, surplus=True) == 0
+
+
+async def test_the_surplus_has_a_limit() -> None:
+    counter, _ = desk(surplus=3)
+    await _take(counter, 100, each=0.0005)
+
+    assert counter.reserve(100, surplus=True) == 3
+
+
+async def test_what_came_a_moment_later_waits_a_moment_longer() -> None:
+    counter, given_back = desk()
+    counter.put(["old", "older"])
+    await asyncio.sleep(0.015)
+    counter.put(["new"])
+    assert counter.wait(1).future.result() == ["old"]
+    await asyncio.sleep(0.010)
+    assert given_back == ["older"]
+    await asyncio.sleep(0.010)
+    assert given_back == ["older"]
+    await asyncio.sleep(0.010)
+
+    assert given_back == ["older", "new"]

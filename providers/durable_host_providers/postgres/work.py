@@ -65,7 +65,7 @@ class Work:
         self.giving = GivingBack(self)
         self.early = EarlyStarts(self)
         self.instances: Desk[Locked] = Desk(self.giving.put_back_instances)
-        self.activities: Desk[ActivityWorkItem] = Desk(self.giving.put_back_activities)
+        self.activities: Desk[ActivityWorkItem] = Desk(self.giving.put_back_activities, surplus=_LOCK_BATCH)
         self.instances_expected = self.activities_expected = True
         self._fetching: set[str] = set()
         self._alarms: dict[str, tuple[float, asyncio.TimerHandle]] = {}

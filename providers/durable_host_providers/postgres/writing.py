@@ -188,8 +188,11 @@ class Writing:
         return True
 
     def _hand_over(self, count: int) -> int:
-        """How many activities to lock for those who wait; what waits already goes first."""
-        return self._work.activities.reserve(count) if count and not self._work.activities_expected else 0
+        """How many activities to lock for those who wait, or will soon.
+
+        If others wait already a lock call fetches them, and has reserved its room when it came.
+        """
+        return self._work.activities.reserve(count, surplus=True) if count else 0
 
     def _handed_over(self, tasks: Sequence[ActivityTask], lease: int, known: Collection[str]) -> list[ActivityWorkItem]:
         return [
