@@ -190,7 +190,7 @@ class Client:
         """See `TaskHubStore.query_instances`."""
         await self._locks.settle()
         after = None if query.cursor is None else _read_cursor(query.cursor)
-        filter = query_filter(query, without_entities=False, after=after) or ALL_INSTANCES
+        filter = query_filter(query, after=after) or ALL_INSTANCES
         select = () if query.with_payloads else WITHOUT_PAYLOADS
         found: list[InstanceState] = []
         continuation: str | None = None

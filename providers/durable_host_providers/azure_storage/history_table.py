@@ -28,6 +28,7 @@ from durable_host_providers.azure_storage.ports import (
     TableOperation,
     Value,
 )
+from durable_host_providers.azure_storage.wire.filters import partition_filter
 from durable_host_providers.azure_storage.wire.history_rows import (
     event_row,
     event_rows,
@@ -142,7 +143,7 @@ class HistoryTable:
         raise StoreUnavailableError(f"The history of {instance_id!r} changed each time it was read.")
 
     async def _read(self, instance_id: InstanceId) -> StoredHistory | None:
-        rows = await self._rows(f"PartitionKey eq '{_quoted(instance_id)}'")
+        rows = await self._rows(partition_filter(instance_id))
         if not rows:
             return StoredHistory()
         last = rows[-1]
@@ -267,7 +268,7 @@ class HistoryTable:
     async def delete(self, instance_id: InstanceId) -> None:
         """Remove every row of an instance."""
         key = escape_key(instance_id)
-        rows = await self._rows(f"PartitionKey eq '{_quoted(instance_id)}'", select=("PartitionKey", "RowKey"))
+        rows = await self._rows(partition_filter(instance_id), select=("PartitionKey", "RowKey"))
         # The sentinel first: without it what is left is no history, and nobody can append to it any more.
         names = [str(row.values["RowKey"]) for row in reversed(rows)]
         for at in range(0, len(names), MAX_OPERATIONS):
@@ -313,7 +314,3 @@ def _estimate(values: Mapping[str, Value]) -> int:
     """At least the bytes of a row in a request, those of texts excepted that lie in a blob, or will."""
     texts = (value for name in LARGE_COLUMNS if isinstance(value := values.get(name), str))
     return 1_024 + sum((2 if text.isascii() else 3) * len(text) for text in texts if not is_large(text))
-
-
-def _quoted(instance_id: InstanceId) -> str:
-    return escape_key(instance_id).replace("'", "''")

@@ -52,7 +52,6 @@ class AzureSettings(msgspec.Struct, frozen=True):
         hand_over_s: the same for what this process put for itself.
         max_polling: longest pause between two looks into a queue.
         base64: write queue texts in Base64, as older workers need it.
-        fetch_large: follow the references of large inputs and outputs when a status is asked for.
         known: of how many instances the last committed position is remembered.
     """
 
@@ -64,7 +63,6 @@ class AzureSettings(msgspec.Struct, frozen=True):
     hand_over_s: int = 30
     max_polling: timedelta = timedelta(seconds=30)
     base64: bool = False
-    fetch_large: bool = True
     known: int = 10_000
 
 
@@ -103,8 +101,9 @@ def read_settings(options: StorageOptions) -> tuple[Configured, list[str]]:
         work_item_visibility_s=reader.seconds("workItemQueueVisibilityTimeout", 300, 60, 3_600),
         max_polling=reader.span("maxQueuePollingInterval", timedelta(seconds=30), timedelta(milliseconds=50)),
         base64=reader.choice("queueClientMessageEncoding", ("UTF8", "Base64")) == "Base64",
-        fetch_large=reader.flag("fetchLargeMessagesAutomatically", True),
     )
+    # Without effect, but a value that is none is told: an address in the place of an input could not be restarted from.
+    reader.flag("fetchLargeMessagesAutomatically", True)
     connection = reader.text("connectionName") or reader.text("connectionStringName") or "AzureWebJobsStorage"
     if options.url is not None:
         connection = _of_url(options.url, problems) or connection

@@ -13,8 +13,6 @@ from durable_host.model.ids import ExecutionId, InstanceId
 from durable_host.model.instance import InstanceQuery, InstanceState
 from durable_host.model.status import RuntimeStatus
 from durable_host_providers.azure_storage.wire.filters import (
-    history_filter,
-    instance_filter,
     literal,
     matches,
     partition_filter,
@@ -23,7 +21,6 @@ from durable_host_providers.azure_storage.wire.filters import (
 from durable_host_providers.azure_storage.wire.keys import escape_key
 
 AT = datetime(2025, 1, 10, 10, 10, 10, tzinfo=UTC)
-ENTITIES = "PartitionKey lt '@' or PartitionKey ge 'A'"
 
 
 @pytest.mark.parametrize(
@@ -49,25 +46,15 @@ ENTITIES = "PartitionKey lt '@' or PartitionKey ge 'A'"
     ],
 )
 def test_a_query_is_asked_as_the_reference_asks_it(query: InstanceQuery, expected: str) -> None:
-    assert query_filter(query, without_entities=False) == expected
-
-
-def test_entities_are_left_out_unless_a_prefix_decides() -> None:
-    assert query_filter(InstanceQuery()) == ENTITIES
-    assert query_filter(InstanceQuery(statuses=frozenset({RuntimeStatus.FAILED}))) == (
-        f"(RuntimeStatus eq 'Failed') and ({ENTITIES})"
-    )
-    assert ENTITIES not in query_filter(InstanceQuery(prefix="@counter@"))
+    assert query_filter(query) == expected
 
 
 def test_a_page_begins_after_the_last_id_of_the_one_before() -> None:
-    assert query_filter(InstanceQuery(), without_entities=False, after="a'/") == "PartitionKey gt 'a''^0'"
+    assert query_filter(InstanceQuery(), after="a'/") == "PartitionKey gt 'a''^0'"
 
 
-def test_instances_and_histories_are_found_by_their_escaped_ids() -> None:
-    assert instance_filter("a/'") == "PartitionKey eq 'a^0''' and RowKey eq ''"
-    assert partition_filter("a/") == "PartitionKey eq 'a^0'"
-    assert history_filter("a", "e") == "PartitionKey eq 'a' and (RowKey eq 'sentinel' or ExecutionId eq 'e')"
+def test_histories_are_found_by_their_escaped_ids() -> None:
+    assert partition_filter("a/'") == "PartitionKey eq 'a^0'''"
 
 
 def test_an_instant_of_any_zone_is_asked_for_in_utc() -> None:
@@ -81,7 +68,7 @@ _TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)
 @given(_TEXT.filter(bool), _TEXT)
 def test_whatever_starts_with_a_prefix_lies_between_its_bounds(prefix: str, rest: str) -> None:
     """By UTF-16 code units, as the service compares."""
-    conditions = query_filter(InstanceQuery(prefix=prefix), without_entities=False)
+    conditions = query_filter(InstanceQuery(prefix=prefix))
     key = _units(escape_key(prefix + rest))
     bounds = [condition.strip("()") for condition in conditions.split(") and (")]
 

@@ -9,13 +9,11 @@ from collections.abc import Collection
 from datetime import datetime
 
 from durable_host.model.instance import InstanceQuery, InstanceState
-from durable_host_providers.azure_storage.wire.keys import SENTINEL, escape_key
+from durable_host_providers.azure_storage.wire.keys import escape_key
 from durable_host_providers.azure_storage.wire.times import edm_time
 
 __all__ = [
     "ALL_INSTANCES",
-    "history_filter",
-    "instance_filter",
     "literal",
     "matches",
     "partition_filter",
@@ -33,31 +31,18 @@ def literal(value: str | datetime) -> str:
     return f"'{value.replace(chr(39), chr(39) * 2)}'"
 
 
-def instance_filter(instance_id: str) -> str:
-    """The one row of an instance."""
-    return f"PartitionKey eq {literal(escape_key(instance_id))} and RowKey eq ''"
-
-
 def partition_filter(instance_id: str) -> str:
-    """All rows of an instance's history, of whatever generation."""
+    """All rows of an instance's history, of whatever generation, and the sentinel."""
     return f"PartitionKey eq {literal(escape_key(instance_id))}"
 
 
-def history_filter(instance_id: str, execution_id: str) -> str:
-    """The rows of one generation, and the sentinel."""
-    return (
-        f"{partition_filter(instance_id)} and (RowKey eq {literal(SENTINEL)} or ExecutionId eq {literal(execution_id)})"
-    )
-
-
-def query_filter(query: InstanceQuery, *, without_entities: bool = True, after: str | None = None) -> str:
-    """The filter of a query; empty when nothing is asked for.
+def query_filter(query: InstanceQuery, *, after: str | None = None) -> str:
+    """The filter of a query; empty when nothing is asked for. Entities are found, as by the reference (http-api.md 6).
 
     It lets through all that the query wants, and where a filter cannot say it (tags) some that it does not want:
     `matches` tells.
 
     Args:
-        without_entities: leave entities out; a prefix decides by itself.
         after: only ids whose escaped form is greater than this one's.
     """
     conditions: list[str] = []
@@ -81,8 +66,6 @@ def query_filter(query: InstanceQuery, *, without_entities: bool = True, after: 
         end = _after_prefix(first)
         if end is not None:
             conditions.append(f"PartitionKey lt {literal(end)}")
-    elif without_entities:
-        conditions.append("PartitionKey lt '@' or PartitionKey ge 'A'")
     if after is not None:
         conditions.append(f"PartitionKey gt {literal(escape_key(after))}")
     return conditions[0] if len(conditions) == 1 else " and ".join(f"({each})" for each in conditions)
