@@ -92,6 +92,27 @@ async def test_documents_and_leases_lie_where_azures_host_looks_for_them() -> No
 
 
 @pytest.mark.simulated
+async def test_the_blob_of_a_lock_says_who_took_it_last() -> None:
+    one, service = _state()
+    two = AzureHostState(SimulatedAccount(service), simulated_environment("two"), HostIdentity("site", "id"))
+
+    async def owner() -> str:
+        item = await SimulatedAccount(service).blobs("azure-webjobs-hosts").properties("locks/id/host")
+        assert item is not None
+        assert item.size == 0
+        return item.metadata["FunctionInstance"]
+
+    lease = await one.acquire("host", duration=LEASE)
+    assert lease is not None
+    first = await owner()
+    assert await two.acquire("host", duration=LEASE) is None
+    assert await owner() == first
+    await one.release(lease)
+    assert await two.acquire("host", duration=LEASE) is not None
+    assert await owner() != first
+
+
+@pytest.mark.simulated
 async def test_paths_that_no_function_can_have_do_not_meet_those_of_functions() -> None:
     state, _ = _state()
     paths = ["keys/host", "keys/functions/host", "keys/functions/a/b", "keys/functions/a.b", "timers/", "timers/a/b"]

@@ -443,7 +443,7 @@ async def test_a_blob_is_written_read_listed_and_removed(service: Service) -> No
         await blobs.create()
 
         etag = await blobs.write("@a@b/c d.json", b"\x00\xff")
-        await blobs.write("empty", b"")
+        await blobs.write("empty", b"", metadata={"FunctionInstance": "me"})
         content = await blobs.read("@a@b/c d.json")
         empty = await blobs.read("empty")
 
@@ -457,6 +457,9 @@ async def test_a_blob_is_written_read_listed_and_removed(service: Service) -> No
         assert (item.name, item.etag, item.size, item.lease) == ("@a@b/c d.json", etag, 2, LeaseState.AVAILABLE)
         assert [each.name for each in await blobs.list("@a@b/")] == ["@a@b/c d.json"]
         assert [each.name for each in await blobs.list("")] == ["@a@b/c d.json", "empty"]
+        named = await blobs.properties("empty")
+        assert named is not None
+        assert {name.lower(): value for name, value in named.metadata.items()} == {"functioninstance": "me"}
         assert await blobs.remove("empty") is True
         assert await blobs.remove("empty") is False
         assert await blobs.properties("empty") is None

@@ -16,6 +16,7 @@ others away a bit longer than its holder relies on.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import uuid
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from durable_host.environment import Environment
+from durable_host.errors import StoreError
 from durable_host.storage.contract import HostStateStore, NamedLease, VersionedValue
 
 from .ports import Blobs, ConflictError, NotFoundError, PreconditionFailedError, StorageAccount
@@ -39,6 +41,9 @@ _TIMERS = "timers/"
 _FUNCTION = "Host.Functions."
 _STATUS = "/status"
 _DOCUMENT = ".json"
+_OWNER = "FunctionInstance"
+"""Metadata of a lock's blob: who took it last (functions-host.md 11.2)."""
+
 _SHORTEST_S, _LONGEST_S = 15, 60
 _ID_LENGTH = 32
 
@@ -89,6 +94,7 @@ class AzureHostState(HostStateStore):
         self._hosts = account.blobs(_HOSTS)
         self._secrets = account.blobs(_SECRETS)
         self._ids = environment.ids
+        self._me = str(uuid.UUID(environment.ids.new_id()))
         self._keys = f"{identity.site}/"
         self._timers = f"timers/{identity.host_id}/{_FUNCTION}"
         self._documents = f"documents/{identity.host_id}/"
@@ -108,6 +114,8 @@ class AzureHostState(HostStateStore):
                 await self._hosts.acquire_lease(blob, duration_s=seconds, lease_id=token)
         except ConflictError:
             return None
+        with contextlib.suppress(StoreError):  # it is for people who look; the lease is ours without it
+            await self._hosts.write(blob, b"", lease_id=token, metadata={_OWNER: self._me})
         return NamedLease(name, f"{token}/{seconds}", min(duration, timedelta(seconds=seconds)))
 
     async def renew(self, lease: NamedLease, *, duration: timedelta) -> NamedLease | None:

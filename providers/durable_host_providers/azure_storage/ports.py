@@ -413,8 +413,9 @@ class Blobs(Protocol):
         if_absent: bool = False,
         lease_id: str | None = None,
         content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Put a whole block blob; its new ETag.
+        """Put a whole block blob with its metadata, none by default; its new ETag.
 
         Raises:
             NotFoundError: there is no such container.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -125,6 +125,7 @@ class SdkBlobs:
         if_absent: bool = False,
         lease_id: str | None = None,
         content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         options = {**_match(if_match), **_lease(lease_id)}
 
@@ -134,6 +135,7 @@ class SdkBlobs:
                 length=len(data),
                 overwrite=not if_absent,
                 content_settings=ContentSettings(content_type=content_type),
+                metadata=None if metadata is None else dict(metadata),
                 **options,
             )
             return str(done["etag"])

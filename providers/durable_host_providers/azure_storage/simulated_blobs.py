@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class _Blob:
     data: bytes
     etag: str
     lease: _Lease = field(default_factory=_Lease)
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ class SimulatedBlobs:
         if_absent: bool = False,
         lease_id: str | None = None,
         content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
     ) -> str:
         async with self._caller.request("blob.write"):
             blobs = self._state().blobs
@@ -122,7 +125,7 @@ class SimulatedBlobs:
                 raise ConflictError(f"the blob {name!r} exists", code="BlobAlreadyExists")
             else:
                 self._check(blob, if_match, lease_id)
-            blob.data = data
+            blob.data, blob.metadata = data, dict(metadata or {})
             blob.etag = f'"{self._service.number()}"'
         return blob.etag
 
@@ -195,7 +198,7 @@ class SimulatedBlobs:
             raise PreconditionFailedError("it is leased, or the lease is lost", code=code)
 
     def _item(self, name: str, blob: _Blob) -> BlobItem:
-        return BlobItem(name, blob.etag, len(blob.data), blob.lease.state(self._service.now()))
+        return BlobItem(name, blob.etag, len(blob.data), blob.lease.state(self._service.now()), dict(blob.metadata))
 
     def _find(self, name: str) -> _Blob | None:
         state = self._service.containers.get(self._container)
