@@ -36,6 +36,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lease", type=float, default=5.0, help="seconds (default 5)")
     parser.add_argument("--factor", type=float, default=1.0, help="more or fewer strikes (default 1)")
     parser.add_argument("--patience", type=float, default=180.0, help="seconds of calm to bring all to an end")
+    parser.add_argument("--apart", action="store_true", help="the client's process is no worker")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder, whatever comes of it")
     return parser.parse_args(arguments)
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lease=given.lease,
         factor=given.factor,
         patience=given.patience,
+        works=not given.apart,
     )
     _say(f"seed {seed}: {options.hosts} hosts on {options.storage.partition(':')[0]} for {options.seconds:.0f} s")
     keep = True

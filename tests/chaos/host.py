@@ -29,7 +29,7 @@ from durable_host.worker import TaskHubWorker
 from tests.chaos.app import ACTIVITIES, ORCHESTRATORS, Bench
 from tests.chaos.journal import Journal
 
-__all__ = ["READY", "VARIABLE", "HostSettings", "open_store"]
+__all__ = ["READY", "VARIABLE", "HostSettings", "make_worker", "open_store"]
 
 VARIABLE = "CHAOS_HOST"
 READY = "ready"
@@ -69,14 +69,21 @@ def open_store(settings: HostSettings, *, worker: bool) -> TaskHubStore:
     return provider_for_url(settings.storage).open(options, system_environment()).hub
 
 
-async def _work(settings: HostSettings, journal: Journal) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    worker = TaskHubWorker(journal.watch(open_store(settings, worker=True)), settings=EngineSettings(store_inputs=True))
+def make_worker(settings: HostSettings, store: TaskHubStore, *, manage_store: bool = True) -> TaskHubWorker:
+    """A worker with the functions of the chaos app."""
+    Bench.folder, Bench.lease = Path(settings.folder), settings.lease
+    worker = TaskHubWorker(store, settings=EngineSettings(store_inputs=True), manage_store=manage_store)
     for orchestrator in ORCHESTRATORS:
         worker.orchestrator(orchestrator)
     for activity in ACTIVITIES:
         worker.activity(activity)
+    return worker
+
+
+async def _work(settings: HostSettings, journal: Journal) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    worker = make_worker(settings, journal.watch(open_store(settings, worker=True)))
     async with worker:
         print(READY, flush=True)
         ended = asyncio.ensure_future(worker.wait())

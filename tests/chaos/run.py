@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,11 +15,12 @@ from durable_host.environment import system_environment
 from durable_host.errors import StoreUnavailableError
 from durable_host.model.instance import InstanceQuery
 from durable_host.model.status import TERMINAL, RuntimeStatus
+from durable_host.storage.contract import TaskHubStore
 from durable_host.testing.oracle import Final
 from durable_host.testing.simulated_run import innermost
-from tests.chaos.host import HostSettings, open_store
+from tests.chaos.host import HostSettings, make_worker, open_store
 from tests.chaos.hosts import HostSlot
-from tests.chaos.journal import read_journals
+from tests.chaos.journal import Journal, read_journals
 from tests.chaos.kinds import KINDS
 from tests.chaos.player import Notes, RunningPlayer
 from tests.chaos.stores import Store, make_store
@@ -44,6 +46,7 @@ class Options:
         lease: seconds; most pauses are longer.
         factor: of the numbers of strikes.
         patience: seconds that the hosts have, when all is calm, to bring everything to its end.
+        works: the client's process is a worker too, so that what it starts may be handed over within it.
         folder: where everything is left.
     """
 
@@ -58,6 +61,7 @@ class Options:
     lease: float = 5.0
     factor: float = 1.0
     patience: float = 180.0
+    works: bool = True
 
 
 @dataclass(slots=True)
@@ -97,11 +101,11 @@ class _Run:
 
     async def main(self) -> None:
         loop = asyncio.get_running_loop()
-        hub = open_store(self.settings, worker=False)
+        hub = open_store(self.settings, worker=self.options.works)
         await hub.create()
         keeping = [loop.create_task(slot.run()) for slot in self.slots]
         try:
-            async with hub:
+            async with hub, self._working(hub):
                 client = TaskHubClient(hub, system_environment())
                 await self._all_ready(keeping)
                 self.say("all hosts are ready; chaos begins")
@@ -120,6 +124,16 @@ class _Run:
             await _cancelled(*self.plays, *self.watches, *keeping)
             for slot in self.slots:
                 slot.end()
+
+    @asynccontextmanager
+    async def _working(self, hub: TaskHubStore) -> AsyncGenerator[None]:
+        """A worker in this process, which nobody kills, on the client's own store."""
+        if not self.options.works:
+            yield
+            return
+        journal = Journal(self.options.folder / "client.journal")
+        async with make_worker(self.settings, journal.watch(hub), manage_store=False):
+            yield
 
     async def _all_ready(self, keeping: list[asyncio.Task[None]]) -> None:
         async with asyncio.timeout(120):
