@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator
 from datetime import timedelta
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -34,6 +35,9 @@ __all__ = ["ActivityDispatcher", "FinishedActivity", "reply_of"]
 logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
+
+_GRACE = 2.0
+"""Seconds that results which are being written have when the worker stops."""
 _FIRST_PAUSE = 0.5
 _LAST_PAUSE = 10.0
 
@@ -80,7 +84,7 @@ class ActivityDispatcher:
         self._metrics = metrics
         self._group = group
         self._running: dict[asyncio.Task[None], HeldLease] = {}
-        self._completing = 0
+        self._sending: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._stopped = False
         self._quiet = asyncio.Event()
@@ -96,7 +100,7 @@ class ActivityDispatcher:
         if self._draining:
             return 0
         most, taken = self._settings.max_concurrent_activities, len(self._running)
-        return min(most - (taken - self._completing), 2 * most - taken)
+        return min(most - (taken - len(self._sending)), 2 * most - taken)
 
     def deliver(self, item: ActivityWorkItem) -> None:
         """Take a locked task."""
@@ -132,6 +136,12 @@ class ActivityDispatcher:
         running = list(self._running.values())
         tasks = list(self._running)
         for task in tasks:
+            if task not in self._sending:
+                task.cancel()
+        if self._sending:
+            # What is being written should be written to its end: these activities need not run again.
+            await asyncio.wait(self._sending, timeout=_GRACE)
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         leases = [held.lease for held in running]
@@ -157,12 +167,14 @@ class ActivityDispatcher:
 
     @contextlib.contextmanager
     def _on_its_way(self) -> Generator[None, None, None]:
-        self._completing += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._sending.add(task)
         self.on_room()
         try:
             yield
         finally:
-            self._completing -= 1
+            self._sending.discard(task)
 
     async def complete(self, finished: FinishedActivity) -> None:
         """Give a result to the store; never fails. What the store cannot take now is tried again on the side."""

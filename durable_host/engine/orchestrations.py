@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
 
+_GRACE = 2.0
+"""Seconds that checkpoints which are being written have when the worker stops."""
+
 
 class OrchestrationDispatcher:
     """Processes locked instances, each one by one, several at once.
@@ -162,6 +165,9 @@ class OrchestrationDispatcher:
         self._draining = True
         await self._parking.close()
         tasks = list(self._tasks)
+        if tasks:
+            # What is being written should be written to its end, so that nobody has to find out what became of it.
+            await asyncio.wait(tasks, timeout=_GRACE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

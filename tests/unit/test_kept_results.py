@@ -153,3 +153,26 @@ async def test_worker_stops_although_a_result_cannot_be_sent(monkeypatch: pytest
         assert await successor.client.result(instance, timeout=HOUR) == 60
 
     assert app.calls == [60, 60]
+
+
+@pytest.mark.parametrize("folded", [True, False], ids=["with its instance", "by itself"])
+async def test_result_that_is_being_written_when_the_worker_stops_is_written(
+    monkeypatch: pytest.MonkeyPatch, folded: bool
+) -> None:
+    app = App()
+    worker = app.worker(hold_idle=timedelta(hours=1 if folded else 0, seconds=1), drain=timedelta(0))
+    call = "commit" if folded else "complete_activities"
+    write = getattr(worker.store, call)
+
+    async def slowly(items: Any) -> Any:
+        await asyncio.sleep(1)
+        return await write(items)
+
+    monkeypatch.setattr(worker.store, call, slowly)
+    async with worker:
+        instance = await worker.client.start("once", 60)
+        await asyncio.sleep(62.5 if folded else 60.5)
+    async with app.worker() as successor:
+        assert await successor.client.result(instance, timeout=HOUR) == 60
+
+    assert app.calls == [60]
