@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 
 import msgspec
+import pytest
 
 from durable_host.engine.settings import EngineSettings
 from durable_host.model.history import EventRaised, HistoryEvent, TaskCompleted
@@ -51,6 +53,18 @@ async def _evidence(folder: Path) -> Evidence:
     return Evidence(final, notes.expected, runs)
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """It takes seconds, so all tests share it."""
+    return asyncio.run(_evidence(tmp_path_factory.mktemp("played")))
+
+
+@pytest.fixture
+def evidence(played: Evidence) -> Evidence:
+    """To be spoilt."""
+    return deepcopy(played)
+
+
 def _rewrite(evidence: Evidence, name: str, change: Callable[[list[HistoryEvent]], Sequence[HistoryEvent]]) -> None:
     histories = evidence.final.histories
     histories[InstanceId(name)] = change(list(histories[InstanceId(name)]))
@@ -60,15 +74,12 @@ def _results(history: Sequence[HistoryEvent]) -> list[int]:
     return [at for at, event in enumerate(history) if isinstance(event, TaskCompleted)]
 
 
-async def test_nothing_is_said_where_all_is_well(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
-
+async def test_nothing_is_said_where_all_is_well(evidence: Evidence) -> None:
     assert len(evidence.final.commits) > len(_PLAYED)
     assert await judge(evidence) == []
 
 
-async def test_an_instance_that_has_not_ended_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_an_instance_that_has_not_ended_is_found(evidence: Evidence) -> None:
     state = evidence.final.states[InstanceId("collect")]
     evidence.final.states[InstanceId("collect")] = msgspec.structs.replace(state, status=RuntimeStatus.RUNNING)
 
@@ -78,32 +89,27 @@ async def test_an_instance_that_has_not_ended_is_found(tmp_path: Path) -> None:
     assert "collect: is Running, not Completed" in found
 
 
-async def test_an_instance_that_is_gone_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_an_instance_that_is_gone_is_found(evidence: Evidence) -> None:
     del evidence.final.states[InstanceId("chain")], evidence.final.histories[InstanceId("chain")]
 
     assert "chain: is gone, not Completed" in await judge(evidence)
 
 
-async def test_a_wrong_output_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_a_wrong_output_is_found(evidence: Evidence) -> None:
     state = evidence.final.states[InstanceId("talking")]
     evidence.final.states[InstanceId("talking")] = msgspec.structs.replace(state, output='["0","0"]')
 
     assert "talking: ['0', '0'] instead of ['0', '1']" in await judge(evidence)
 
 
-async def test_a_result_that_no_run_returned_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_a_result_that_no_run_returned_is_found(evidence: Evidence) -> None:
     lost = next(token for token in evidence.runs if token.startswith("collect/"))
     del evidence.runs[lost]
 
     assert await judge(evidence) == [f"{lost!r} was used; 0 runs of the activity returned it"]
 
 
-async def test_a_result_that_is_used_twice_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
-
+async def test_a_result_that_is_used_twice_is_found(evidence: Evidence) -> None:
     def twice(history: list[HistoryEvent]) -> list[HistoryEvent]:
         first, second = _results(history)[:2]
         event, other = history[first], history[second]
@@ -118,22 +124,19 @@ async def test_a_result_that_is_used_twice_is_found(tmp_path: Path) -> None:
     assert any(each.startswith("gate: 'gate/") and "was answered with 'gate/" in each for each in found)
 
 
-async def test_an_answer_that_came_twice_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_an_answer_that_came_twice_is_found(evidence: Evidence) -> None:
     _rewrite(evidence, "gate", lambda history: [*history, history[_results(history)[0]]])
 
     assert any("is answered 2 times" in each for each in await judge(evidence))
 
 
-async def test_an_acknowledged_event_that_nobody_took_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_an_acknowledged_event_that_nobody_took_is_found(evidence: Evidence) -> None:
     _rewrite(evidence, "gate", lambda history: [event for event in history if getattr(event, "name", None) != "left"])
 
     assert any("event 'left'" in each and "never taken" in each for each in await judge(evidence))
 
 
-async def test_an_event_that_was_taken_twice_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_an_event_that_was_taken_twice_is_found(evidence: Evidence) -> None:
     _rewrite(
         evidence,
         "gate",
@@ -143,8 +146,7 @@ async def test_an_event_that_was_taken_twice_is_found(tmp_path: Path) -> None:
     assert any("was taken 2 times" in each for each in await judge(evidence))
 
 
-async def test_a_status_row_behind_its_history_is_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_a_status_row_behind_its_history_is_found(evidence: Evidence) -> None:
     state = evidence.final.states[InstanceId("failing")]
     assert state.version is not None
     evidence.final.states[InstanceId("failing")] = msgspec.structs.replace(
@@ -154,8 +156,7 @@ async def test_a_status_row_behind_its_history_is_found(tmp_path: Path) -> None:
     assert any(each.startswith("failing: the projection is of") for each in await judge(evidence))
 
 
-async def test_two_commits_from_one_history_are_found(tmp_path: Path) -> None:
-    evidence = await _evidence(tmp_path)
+async def test_two_commits_from_one_history_are_found(evidence: Evidence) -> None:
     last = max(
         (each for each in evidence.final.commits if each.instance_id == "chain"), key=lambda commit: commit.version
     )
