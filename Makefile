@@ -55,8 +55,9 @@ $(DEV): requirements/dev.txt $(RUN)
 start: $(RUN)
 	@exec $(BIN)/durable-host start samples/hello $(ARGS)
 
+# All of them side by side, see tests/lanes.py; some of them in one process.
 test: $(DEV) $(SERVERS)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 3)
 
 # Every check runs, so that one round shows everything; any failure fails the target.
 check: $(DEV)

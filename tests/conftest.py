@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from durable_host.testing.loop import SimulatedLoop
+from tests.lanes import Lanes, lane_of, step_back, turn_of
 from tests.servers.azurite import azurite
 from tests.servers.postgres import NoPostgresError, PostgresServer
 
@@ -27,6 +29,36 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "simulated(seed=0): run an async test on virtual time; order drawn from the seed"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: turn_of(item.nodeid))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if hasattr(item.config, "workerinput") and lane_of(item.nodeid) == "computing":
+        step_back()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What passing tests have to tell."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_sep("-", report.nodeid)
+                terminalreporter.write_line(str(text))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Call it with what shall be read at the end of the run, should the test pass."""
+    return lambda text: request.node.user_properties.append(("told", text))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def _counts(printed: str) -> dict[str, int]:
     return {name: int(count.replace(",", "")) for name, count in re.findall(r"^  (\S.*?) +([\d,]+)$", printed, re.M)}
 
 
-def _run(*arguments: str) -> dict[str, int]:
+def _run(tell: Callable[[str], None], *arguments: str) -> dict[str, int]:
     done = subprocess.run(
         _command(*arguments),
         cwd=ROOT,
@@ -37,20 +38,20 @@ def _run(*arguments: str) -> dict[str, int]:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    print(done.stdout)
+    tell(done.stdout)
     return _counts(done.stdout)
 
 
-def test_hosts_on_one_file_that_are_killed_and_paused_do_everything_once() -> None:
-    counts = _run("--storage", "sqlite", "--seconds", "20", "--seed", "1")
+def test_hosts_on_one_file_that_are_killed_and_paused_do_everything_once(tell: Callable[[str], None]) -> None:
+    counts = _run(tell, "--storage", "sqlite", "--seconds", "20", "--seed", "1")
 
     assert min(counts[name] for name in ("kills", "pauses", "stops", "locks")) >= 1
     assert counts["results used"] > 100
 
 
 @pytest.mark.usefixtures("postgres_server")  # says what to do where there is none; the run starts one of its own
-def test_hosts_on_a_server_that_falls_and_returns_do_everything_once() -> None:
-    counts = _run("--storage", "postgres", "--seconds", "60", "--seed", "1")
+def test_hosts_on_a_server_that_falls_and_returns_do_everything_once(tell: Callable[[str], None]) -> None:
+    counts = _run(tell, "--storage", "postgres", "--seconds", "60", "--seed", "1")
 
     assert min(counts[name] for name in ("kills", "pauses", "stops", "connections cut")) >= 1
     assert (counts["crashes"], counts["outages"], counts["freezes"]) == (1, 1, 1)

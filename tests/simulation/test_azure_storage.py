@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-
-import pytest
+from collections.abc import Callable
 
 from durable_host.testing.simulation import Report, run
 from durable_host.testing.suite import run_suite
@@ -39,14 +38,11 @@ def run_job(job: tuple[str, int]) -> Report:
             log.setLevel(level)
 
 
-def test_all_is_well_whatever_fails_and_everything_that_can_fail_has_failed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_all_is_well_whatever_fails_and_everything_that_can_fail_has_failed(tell: Callable[[str], None]) -> None:
     jobs = [(scenario, seed) for seed in range(SEEDS) for scenario in SCENARIOS]
     result = run_suite(run_job, jobs)
 
-    with capsys.disabled():
-        print(f"\nazureStorage: {result.table(AzureStorageHub.points, AzureStorageHub.rows)}")
+    tell(f"azureStorage: {result.table(AzureStorageHub.points, AzureStorageHub.rows)}")
     assert not result.failed, "\n".join(
         "\n  ".join([f"{report.command} failed:", *report.violations]) for report in result.failed[:20]
     )

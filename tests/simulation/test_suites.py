@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -19,13 +20,12 @@ SEEDS = int(os.environ.get("DURABLE_HOST_SEEDS", "200"))
 
 @pytest.mark.parametrize("hub", sorted(HUBS))
 def test_all_is_well_whatever_fails_and_everything_that_can_fail_has_failed(
-    hub: str, capsys: pytest.CaptureFixture[str]
+    hub: str, tell: Callable[[str], None]
 ) -> None:
     result = run_suite(functools.partial(run_job, hub), jobs(range(SEEDS)))
 
     points, rows = hub_points(hub)
-    with capsys.disabled():
-        print(f"\n{hub}: {result.table(points, rows)}")
+    tell(f"{hub}: {result.table(points, rows)}")
     assert not result.failed, "\n".join(
         "\n  ".join([f"{report.command} failed:", *report.violations]) for report in result.failed[:20]
     )
