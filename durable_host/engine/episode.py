@@ -31,7 +31,7 @@ from durable_host.model.history import (
     OrchestratorStarted,
     SubOrchestrationInstanceFailed,
 )
-from durable_host.model.ids import InstanceId, MessageId, postponed_id
+from durable_host.model.ids import InstanceId, MessageId, forwarded_id, postponed_id
 from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
@@ -463,9 +463,9 @@ class Episodes:
         later = Advance(_nothing(admission, inbox))
         due = state.scheduled_at + timedelta(milliseconds=1)
         # The id changes, since the store keeps one message of an id and this one leaves the inbox; it changes the same
-        # way for a repeated send.
+        # way for a repeated send, and every time for what comes early once more, to a host whose clock is behind.
         later.messages = [
-            replace(message, id=postponed_id(message.id), visible_at=due, deliveries=0)
+            replace(message, id=_later_id(message.id, now), visible_at=due, deliveries=0)
             for message in inbox
             if message.execution_id is None
         ]
@@ -492,6 +492,11 @@ class Episodes:
             version=state.version if state.version is not None else HistoryVersion(generation, 0),
         )
         return ended
+
+
+def _later_id(id: MessageId, now: datetime) -> MessageId:
+    later = postponed_id(id)
+    return later if later != id else forwarded_id(id, now)
 
 
 def _drops_a_start(inbox: Sequence[Message], admission: Admission) -> bool:

@@ -1,4 +1,4 @@
-"""An id that is started again: what comes for the next life waits for its start, and is not lost on the one before."""
+"""What comes before the start of an instance, or of the next life of its id, waits for that start."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from durable_host.engine.client import TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext as Context
 from durable_host.environment import Environment
 from durable_host.errors import InvalidStateError
+from durable_host.model.history import EventRaised
+from durable_host.model.ids import InstanceId, MessageId, postponed_id
+from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import TaskHubStore
 from durable_host.testing.environment import simulated_environment
@@ -82,3 +85,19 @@ async def test_next_life_that_is_terminated_before_its_start_does_not_begin(
         await client.start("waits", 3, instance_id="again")
         await client.raise_event("again", "go", "third")
         assert await client.result("again", timeout=HOUR) == [3, "third"]
+
+
+@pytest.mark.parametrize("make", [memory, azure])
+async def test_event_that_comes_early_once_more_is_kept(make: Callable[[Environment], TaskHubStore]) -> None:
+    """It waited, and was delivered to a host whose clock is behind."""
+    environment = simulated_environment()
+    worker = TaskHubWorker(make(environment), environment=environment, lease_thread=False)
+    worker.orchestrator(waits, name="waits")
+    async with worker:
+        client = worker.client
+        await client.start("waits", 1, instance_id="later", start_at=HOUR)
+        event = EventRaised(timestamp=environment.clock.now(), name="go", input='"early"')
+        waited = Message(id=postponed_id(MessageId("m")), target=InstanceId("later"), event=event, deliveries=0)
+        await worker.store.send([waited])
+
+        assert await client.result("later", timeout=2 * HOUR) == [1, "early"]
