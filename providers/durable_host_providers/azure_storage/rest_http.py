@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 VERSIONS: Mapping[str, str] = {"blob": "2021-12-02", "queue": "2021-12-02", "table": "2020-12-06"}
 """Versions of the protocol; Azurite and every account know them."""
 
-_AT_ONCE = 64
+_AT_ONCE = 50
 """Requests of one loop. To wait for a turn is cheaper here than in aiohttp's pool, which shuffles those who wait."""
 
 _KEEP_ALIVE_S = 30.0
@@ -98,6 +98,7 @@ class HttpClient:
         body: bytes = b"",
         safe: bool | None = None,
         check: Callable[[Answer], None] | None = None,
+        may_be_missing: bool = False,
     ) -> Answer:
         """Make a request, again where that helps; any answer below 300 is returned.
 
@@ -109,6 +110,7 @@ class HttpClient:
             headers: names in lower case.
             safe: see `Patience.run`.
             check: looks into an answer that says it is well; raises the port's errors.
+            may_be_missing: an answer of 404 is returned, too.
 
         Raises:
             StoreError: the port's errors, see `error_of`.
@@ -116,7 +118,7 @@ class HttpClient:
         own = dict(headers) if headers is not None else {}
 
         async def attempt() -> Answer:
-            answer = await self._attempt(kind, method, path, target, query, own, body)
+            answer = await self._attempt(kind, method, path, target, query, own, body, may_be_missing=may_be_missing)
             if check is not None:
                 check(answer)
             return answer
@@ -133,6 +135,7 @@ class HttpClient:
         headers: dict[str, str],
         body: bytes,
         *,
+        may_be_missing: bool,
         corrected: bool = False,
     ) -> Answer:
         service = kind.partition(".")[0]
@@ -155,11 +158,13 @@ class HttpClient:
         question = f"?{'&'.join(parts)}" if parts else ""
         url = URL(f"{self._origins[service]}{path_sent}{question}", encoded=True)
         answer = await self._exchange(kind, target, method, url, headers, body)
-        if answer.status < 300:
+        if answer.status < 300 or (may_be_missing and answer.status == 404):
             return answer
         code = answer.headers.get("x-ms-error-code", "")
         if answer.status == 403 and not corrected and self._correct_clock(answer):
-            return await self._attempt(kind, method, path, target, query, headers, body, corrected=True)
+            return await self._attempt(
+                kind, method, path, target, query, headers, body, may_be_missing=may_be_missing, corrected=True
+            )
         code, detail = code_and_detail(code, answer.body)
         retry_after = retry_after_s(answer.headers, self._clock.now().timestamp())
         raise error_of(kind, target, answer.status, code, detail, retry_after=retry_after)

@@ -52,7 +52,7 @@ class RestQueue:
         if visibility_s:
             query.append(("visibilitytimeout", str(visibility_s)))
         answer = await self._send("put", "POST", f"{self._path}/messages", query, _body(text))
-        return _messages(answer, text)[0]
+        return _put_message(answer.body, text)
 
     async def get(self, limit: int, *, visibility_s: int) -> Sequence[QueueMessage]:
         query = [("numofmessages", str(limit)), ("visibilitytimeout", str(visibility_s))]
@@ -119,8 +119,24 @@ def _body(text: str) -> bytes:
     return f"<QueueMessage><MessageText>{escape(text, _MORE_ESCAPES)}</MessageText></QueueMessage>".encode()
 
 
-def _messages(answer: Answer, text: str = "") -> list[QueueMessage]:
-    """The messages of an answer; `text` where the service does not repeat it."""
+def _put_message(body: bytes, text: str) -> QueueMessage:
+    """The one message of an answer to a put. Nothing in it is escaped, and a parser takes ten times as long."""
+    return QueueMessage(
+        id=_field(body, b"<MessageId>"),
+        text=text,
+        pop_receipt=_field(body, b"<PopReceipt>"),
+        dequeue_count=0,
+        inserted_at=_time(_field(body, b"<InsertionTime>")),
+        next_visible_at=_time(_field(body, b"<TimeNextVisible>")),
+    )
+
+
+def _field(body: bytes, tag: bytes) -> str:
+    return body.partition(tag)[2].partition(b"<")[0].decode()
+
+
+def _messages(answer: Answer) -> list[QueueMessage]:
+    """The messages of an answer."""
     found: list[QueueMessage] = []
     for element in ElementTree.fromstring(answer.body):
         fields = {child.tag: child.text or "" for child in element}
@@ -128,7 +144,7 @@ def _messages(answer: Answer, text: str = "") -> list[QueueMessage]:
         found.append(
             QueueMessage(
                 id=fields["MessageId"],
-                text=fields.get("MessageText", text),
+                text=fields.get("MessageText", ""),
                 pop_receipt=fields.get("PopReceipt", ""),
                 dequeue_count=int(fields.get("DequeueCount", "0")),
                 inserted_at=_time(fields["InsertionTime"]),

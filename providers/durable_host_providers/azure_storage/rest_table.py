@@ -62,11 +62,19 @@ class RestTable:
 
     async def get(self, partition_key: str, row_key: str, *, select: Sequence[str] = ()) -> Row | None:
         query = [("$select", ",".join(select))] if select else []
-        try:
-            answer = await self._send("get", "GET", self._path + _keys(partition_key, row_key), query)
-        except NotFoundError as error:
-            if error.code == "TableNotFound":
-                raise
+        answer = await self._client.send(
+            "table.get",
+            "GET",
+            self._path + _keys(partition_key, row_key),
+            target=self._name,
+            query=query,
+            headers=_ACCEPT,
+            may_be_missing=True,
+        )
+        if answer.status == 404:
+            code, detail = code_and_detail(answer.headers.get("x-ms-error-code", ""), answer.body)
+            if code == "TableNotFound":
+                raise error_of("table.get", self._name, 404, code, detail)
             return None
         return decode_row(answer.body, answer.headers.get("ETag"))
 

@@ -108,7 +108,7 @@ def instance_row(
         "RowKey": "",
         "ExecutionId": state.execution_id,
         "Name": state.name,
-        "CreatedTime": edm_time(state.created_at),
+        "CreatedTime": updated if state.created_at == state.updated_at else edm_time(state.created_at),
         "LastUpdatedTime": updated,
         "RuntimeStatus": state.status.value,
         "TaskHubName": hub,
