@@ -195,7 +195,9 @@ def sent_again(started: ExecutionStarted, action: ContinueAsNew, carries: int, *
     return [
         Message(
             # Events that others have written may lack an id.
-            id=forwarded_id(event.message_id or MessageId(f"{started.execution_id}:carried.{at}"), now),
+            id=forwarded_id(
+                event.message_id or MessageId(f"{started.execution_id}:carried.{at}"), now, by=started.execution_id
+            ),
             target=started.instance_id,
             event=replace(event, message_id=None),
             deliveries=0,

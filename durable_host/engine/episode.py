@@ -31,7 +31,7 @@ from durable_host.model.history import (
     OrchestratorStarted,
     SubOrchestrationInstanceFailed,
 )
-from durable_host.model.ids import InstanceId, MessageId, forwarded_id, postponed_id
+from durable_host.model.ids import InstanceId, MessageId, forwarded_id, original_id, postponed_id
 from durable_host.model.instance import HistoryVersion, InstanceState
 from durable_host.model.messages import ActivityTask, Message
 from durable_host.model.status import RuntimeStatus
@@ -495,8 +495,7 @@ class Episodes:
 
 
 def _later_id(id: MessageId, now: datetime) -> MessageId:
-    later = postponed_id(id)
-    return later if later != id else forwarded_id(id, now)
+    return postponed_id(id) if original_id(id) == id else forwarded_id(id, now)
 
 
 def _drops_a_start(inbox: Sequence[Message], admission: Admission) -> bool:

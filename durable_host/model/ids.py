@@ -92,12 +92,18 @@ def postponed_id(id: MessageId) -> MessageId:
     return id if id.endswith(_POSTPONED) else MessageId(f"{id}{_POSTPONED}")
 
 
-def forwarded_id(id: MessageId, at: datetime) -> MessageId:
-    """The id under which an instance sends a message to itself again, another one at any other time.
+def forwarded_id(id: MessageId, at: datetime, *, by: str = "") -> MessageId:
+    """The id under which an instance sends a message to itself again: another one at any other time, and by others.
 
     The copy that an attempt has left behind may be consumed in the very checkpoint that sends the next one.
+
+    Args:
+        id: as it came; one that was forwarded before gets another id, even at the same time.
+        by: what sends it, if that is sure to be another one next time; two things may happen within a clock's tick.
     """
-    return MessageId(f"{original_id(id)}{_POSTPONED}.{int(at.timestamp() * 1_000_000):x}")
+    time = int(at.timestamp() * 1_000_000)
+    mark = blake2b(f"{id}\0{time}\0{by}".encode(), digest_size=8).hexdigest()
+    return MessageId(f"{original_id(id)}{_POSTPONED}.{mark}")
 
 
 def is_forwarded(id: MessageId) -> bool:

@@ -82,7 +82,7 @@ def test_carried_events_that_do_not_fit_one_batch_are_lost_unless_they_are_sent_
 
 
 def test_events_that_are_sent_again_under_the_same_id_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    def always(id: MessageId, at: datetime) -> MessageId:
+    def always(id: MessageId, at: datetime, *, by: str) -> MessageId:
         return postponed_id(id)
 
     monkeypatch.setattr(decide, "forwarded_id", always)

@@ -13,7 +13,7 @@ from durable_host.engine.context import DurableOrchestrationContext as Context
 from durable_host.environment import Environment
 from durable_host.errors import InvalidStateError
 from durable_host.model.history import EventRaised
-from durable_host.model.ids import InstanceId, MessageId, postponed_id
+from durable_host.model.ids import InstanceId, MessageId, forwarded_id, postponed_id
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import TaskHubStore
@@ -88,7 +88,8 @@ async def test_next_life_that_is_terminated_before_its_start_does_not_begin(
 
 
 @pytest.mark.parametrize("make", [memory, azure])
-async def test_event_that_comes_early_once_more_is_kept(make: Callable[[Environment], TaskHubStore]) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_event_that_comes_early_again_is_kept(make: Callable[[Environment], TaskHubStore], times: int) -> None:
     """It waited, and was delivered to a host whose clock is behind."""
     environment = simulated_environment()
     worker = TaskHubWorker(make(environment), environment=environment, lease_thread=False)
@@ -97,7 +98,10 @@ async def test_event_that_comes_early_once_more_is_kept(make: Callable[[Environm
         client = worker.client
         await client.start("waits", 1, instance_id="later", start_at=HOUR)
         event = EventRaised(timestamp=environment.clock.now(), name="go", input='"early"')
-        waited = Message(id=postponed_id(MessageId("m")), target=InstanceId("later"), event=event, deliveries=0)
-        await worker.store.send([waited])
+        waited = postponed_id(MessageId("m"))
+        again = waited if times == 1 else forwarded_id(waited, environment.clock.now())
+        await worker.store.send([Message(id=again, target=InstanceId("later"), event=event, deliveries=0)])
 
         assert await client.result("later", timeout=2 * HOUR) == [1, "early"]
+        raised = [each for each in await client.history("later") if isinstance(each, EventRaised)]
+        assert [each.message_id for each in raised] == ["m"]
