@@ -153,3 +153,36 @@ async def test_what_came_a_moment_later_waits_a_moment_longer() -> None:
     await asyncio.sleep(0.010)
 
     assert given_back == ["older", "new"]
+
+
+async def test_each_call_is_answered_with_nothing_when_its_time_is_over() -> None:
+    counter, _ = desk()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    ended: dict[float, float] = {}
+
+    async def call(seconds: float) -> None:
+        waiting = counter.wait(1)
+        counter.limit(waiting, seconds)
+        assert await waiting.future == ()
+        ended[seconds] = loop.time() - began
+
+    await asyncio.gather(*(call(seconds) for seconds in (30.0, 2.0, 7.0)))
+
+    assert ended == {seconds: pytest.approx(seconds, abs=0.01) for seconds in (2.0, 7.0, 30.0)}
+    assert not counter
+
+
+async def test_a_call_after_others_are_over_has_its_own_time() -> None:
+    counter, _ = desk()
+    first = counter.wait(1)
+    counter.limit(first, 5)
+    counter.put(["a"])
+    await asyncio.sleep(3)
+    second = counter.wait(1)
+    counter.limit(second, 5)
+    await asyncio.sleep(4)
+    assert not second.future.done()
+    await asyncio.sleep(2)
+
+    assert (first.future.result(), second.future.result()) == (["a"], ())

@@ -93,7 +93,8 @@ async def connect(settings: Settings, *, setup: str | None = None) -> Connection
         found = await asyncpg.connect(
             settings.dsn,
             timeout=_CONNECT_SECONDS,
-            command_timeout=_CALL_SECONDS,
+            # A pool watches over its calls by itself: a timer for each would cost more than it guards.
+            command_timeout=_CALL_SECONDS if setup is None else None,
             max_cached_statement_lifetime=0,  # what was prepared stays so
             server_settings={"application_name": f"durable-host {settings.hub}"[:63]},
         )
@@ -106,7 +107,7 @@ async def connect(settings: Settings, *, setup: str | None = None) -> Connection
 
 async def _set_up(connection: Any, setup: str) -> None:
     try:
-        await connection.execute(setup)
+        await connection.execute(setup, timeout=_CALL_SECONDS)
     except BaseException:
         connection.terminate()
         raise
@@ -183,6 +184,9 @@ class Pool:
         self._all: set[Connection] = set()
         self._opening = 0
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._busy: dict[Connection, float] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def fetch(self, query: str, *arguments: object, repeatable: bool = False) -> Sequence[Row]:
@@ -200,6 +204,7 @@ class Pool:
             attempt += 1
             fresh = not self._free
             connection = await self._take()
+            self._begin(connection)
             try:
                 found = await connection.fetch(query, *arguments)
             except Exception as error:
@@ -225,6 +230,27 @@ class Pool:
             self._give(connection)
             return found
 
+    def _begin(self, connection: Connection) -> None:
+        """A call begins, which must not wait for ever."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        self._busy[connection] = loop.time()
+        if self._watch is None:
+            self._watch = loop.call_later(_CALL_SECONDS / 4, self._look)
+
+    def _look(self) -> None:
+        """Cut the connections of calls that have taken too long; who waits for one hears that it is gone."""
+        self._watch = None
+        if self._loop is None or not self._busy:
+            return
+        now = self._loop.time()
+        for connection, since in list(self._busy.items()):
+            if now - since > _CALL_SECONDS:
+                logger.warning("a call took longer than %.0f s; its connection is cut", _CALL_SECONDS)
+                connection.terminate()
+        self._watch = self._loop.call_later(_CALL_SECONDS / 4, self._look)
+
     async def prepare(self, count: int, first: Callable[[Connection, int], Awaitable[None]]) -> None:
         """Open so many connections, as far as there may be, and make the first calls on each.
 
@@ -235,6 +261,7 @@ class Pool:
 
     async def _prepare(self, number: int, first: Callable[[Connection, int], Awaitable[None]]) -> None:
         connection = await self._take()
+        self._begin(connection)
         try:
             await first(connection, number)
         except BaseException as error:
@@ -247,7 +274,7 @@ class Pool:
         free, self._free = self._free, []
         for connection in free:
             try:
-                await connection.execute("DISCARD PLANS")
+                await connection.execute("DISCARD PLANS", timeout=_CALL_SECONDS)
             except Exception:  # it is of no use any more
                 self._drop(connection)
             else:
@@ -284,6 +311,7 @@ class Pool:
                 raise
 
     def _give(self, connection: Connection) -> None:
+        self._busy.pop(connection, None)
         if self._closed or connection.is_closed() or connection.is_in_transaction():
             self._drop(connection)
             return
@@ -291,6 +319,7 @@ class Pool:
         self._next()
 
     def _drop(self, connection: Connection) -> None:
+        self._busy.pop(connection, None)
         self._all.discard(connection)
         connection.terminate()
         self._next()
@@ -310,6 +339,8 @@ class Pool:
     async def close(self) -> None:
         """Close what is open; who waits hears that it is."""
         self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         while self._queue:
             self._next()
         connections, self._all = list(self._all), set()

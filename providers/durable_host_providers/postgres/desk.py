@@ -30,10 +30,11 @@ _SURPLUS = 0.01
 class Waiter(Generic[T]):
     """A lock call that waits."""
 
-    __slots__ = ("future", "limit")
+    __slots__ = ("end", "future", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.end = 0.0
         self.future: asyncio.Future[Sequence[T]] = asyncio.get_running_loop().create_future()
 
 
@@ -56,6 +57,7 @@ class Desk(Generic[T]):
         self._reserved = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._aged = 0
+        self._bell: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
         """Whether anybody waits."""
@@ -77,7 +79,9 @@ class Desk(Generic[T]):
         Args:
             surplus: it costs nothing to lock what will be asked for soon.
         """
-        count = min(most, self.room + self._beyond()) if surplus else min(most, self.room)
+        count = min(most, self.room)
+        if surplus and count < most:
+            count = min(most, count + self._beyond())
         self._reserved += count
         return count
 
@@ -119,6 +123,26 @@ class Desk(Generic[T]):
             self._waiters.append(waiter)
         return waiter
 
+    def limit(self, waiter: Waiter[T], seconds: float) -> None:
+        """Answer the call with nothing after this time. One timer serves all calls that wait."""
+        loop = asyncio.get_running_loop()
+        waiter.end = loop.time() + seconds
+        if self._bell is None or waiter.end < self._bell.when():
+            if self._bell is not None:
+                self._bell.cancel()
+            self._bell = loop.call_at(waiter.end, self._ring)
+
+    def _ring(self) -> None:
+        self._bell = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for waiter in self._waiters:
+            if waiter.end <= now and not waiter.future.done():
+                waiter.future.set_result(())
+        ends = [waiter.end for waiter in self._waiters if not waiter.future.done()]
+        if ends:
+            self._bell = loop.call_at(min(ends), self._ring)
+
     def leave(self, waiter: Waiter[T]) -> None:
         """A lock call that does not wait any more, and whose items, if it has any, nobody takes."""
         if not waiter.future.done():
@@ -141,9 +165,10 @@ class Desk(Generic[T]):
                 waiter.future.set_result(())
         left = list(self._ready)
         self._ready.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        for handle in (self._alarm, self._bell):
+            if handle is not None:
+                handle.cancel()
+        self._alarm = self._bell = None
         return left
 
     def _take(self, limit: int) -> list[T]:

@@ -319,14 +319,12 @@ class Work:
 
     async def waited(self, desk: Desk[T], waiter: Waiter[T], wait: timedelta) -> Sequence[T]:
         """What a lock call that waits gets."""
-        alarm = asyncio.get_running_loop().call_later(wait.total_seconds(), _expire, waiter)
+        desk.limit(waiter, wait.total_seconds())
         try:
             return await waiter.future
         except asyncio.CancelledError:
             desk.leave(waiter)
             raise
-        finally:
-            alarm.cancel()
 
     def awaited(self) -> None:
         """A new lock call waits."""
@@ -448,8 +446,3 @@ class Work:
 
     async def _notify(self, payload: str) -> None:
         await self.pool.fetch(self.sql["notify"], f"durable_host_{self.hub}", payload)
-
-
-def _expire(waiter: Waiter[Any]) -> None:
-    if not waiter.future.done():
-        waiter.future.set_result(())
