@@ -16,7 +16,7 @@ from benchmarks.hosted import measure_host
 from benchmarks.hosts import measure_hosts
 from benchmarks.measure import median
 from benchmarks.places import PEER_PYTHON, PEERS, ROOT, Figures, Places, run_ours, run_peer
-from benchmarks.workloads import AZURE, PROVIDERS, REPLAY, WORKLOADS, Workload
+from benchmarks.workloads import AZURE, KIND_OF_REQUEST, PROVIDERS, REPLAY, WORKLOADS, Workload
 from durable_host.storage.registry import provider_names
 
 __all__ = ["main"]
@@ -62,7 +62,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _medians(runs: Sequence[Figures]) -> Figures:
-    return {key: median([run[key] for run in runs]) for key in runs[0]}
+    # A kind of request may be missing where none was made.
+    return {key: median([run.get(key, 0.0) for run in runs]) for key in {key: None for run in runs for key in run}}
 
 
 def _runner(workload: Workload, places: Places, size: int, kind: str) -> Callable[[], Figures]:
@@ -138,7 +139,12 @@ def _line(workload: Workload, kind: str, entry: Any) -> str:
         text += f" {peer} {figures['figures'][workload.figure]:>9,.3f} ratio {figures['ratio']:>6.3f} "
     for goal, reached in entry.get("goals", {}).items():
         text += f"  {goal}: {'reached' if reached else 'MISSED'}"
-    more = [f"{key} {value:,.2f}" for key, value in ours.items() if key not in {workload.figure, "seconds"}]
+    hidden = {workload.figure, "seconds"}
+    more = [
+        f"{key} {value:,.2f}"
+        for key, value in ours.items()
+        if key not in hidden and not key.startswith(KIND_OF_REQUEST)
+    ]
     return f"{text}  {', '.join(more)}".rstrip()
 
 

@@ -15,13 +15,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import cpu_seconds, median, percentile, rss_mib
-from benchmarks.workloads import AZURE, SERVER_PID
+from benchmarks.workloads import AZURE, KIND_OF_REQUEST, SERVER_PID
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.environment import system_environment
@@ -175,10 +175,11 @@ async def _check(client: TaskHubClient, family: str, size: int) -> None:
     assert not found, sorted(found)
 
 
-def _requests(store: TaskHubStore, before: int, size: int) -> dict[str, float]:
-    """Requests for each of the workload's units, where the store counts them."""
-    made = sum(store.requests().values()) - before
-    return {"requests": made / size} if made else {}
+def _requests(store: TaskHubStore, before: Mapping[str, int], size: int) -> dict[str, float]:
+    """Requests for each of the workload's units, together and by kind, where the store counts them."""
+    made = {kind: count - before.get(kind, 0) for kind, count in store.requests().items()}
+    figures = {f"{KIND_OF_REQUEST}{kind}": count / size for kind, count in sorted(made.items()) if count}
+    return {"requests": sum(made.values()) / size, **figures} if figures else {}
 
 
 async def _main(action: str, family: str, size: int, kind: str, provider: str, url: str) -> dict[str, Any]:
@@ -191,14 +192,14 @@ async def _main(action: str, family: str, size: int, kind: str, provider: str, u
         await store.create()
         async with store:
             client = TaskHubClient(store)
-            before = sum(store.requests().values())
+            before = dict(store.requests())
             figures = await _starts(client, size)
             figures |= _requests(store, before, size)
             if provider == "memory":
                 await _check(client, family, size)
         return figures
     async with make_worker(store) as worker:
-        before = sum(store.requests().values())
+        before = dict(store.requests())
         figures = await asyncio.wait_for(_with_worker(worker.client, family, size, kind), timedelta(minutes=5).seconds)
         figures |= _requests(store, before, size)
         if provider == "memory":

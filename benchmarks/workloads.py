@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["AZURE", "DATABASES", "HOSTED", "PROVIDERS", "REPLAY", "SERVER_PID", "WORKLOADS", "Limit", "Workload"]
+__all__ = [
+    "AZURE",
+    "DATABASES",
+    "HOSTED",
+    "KIND_OF_REQUEST",
+    "PROVIDERS",
+    "REPLAY",
+    "SERVER_PID",
+    "WORKLOADS",
+    "Limit",
+    "Workload",
+]
 
 AZURE = "azureStorage"
 PROVIDERS = ("sqlite", "memory", "postgres", AZURE)
@@ -15,6 +26,9 @@ DATABASES = ("sqlite", "memory", "postgres")
 
 REPLAY = "replay"
 """The peer on Azure Storage: the bare requests of the reference library, see `azure_replay`."""
+
+KIND_OF_REQUEST = "requests "
+"""What the names of figures begin with that count the requests of one kind; only `--json` shows them."""
 
 SERVER_PID = "BENCHMARK_SERVER_PID"
 """Environment variable with the process id of the database server, whose processor time counts as the run's."""
