@@ -105,7 +105,9 @@ class ActivityDispatcher:
     def deliver(self, item: ActivityWorkItem) -> None:
         """Take a locked task."""
         held = self._leases.hold(item.lease)
-        task = self._group.create_task(self._run(item, held))
+        self._keep(self._group.create_task(self._run(item, held)), held)
+
+    def _keep(self, task: asyncio.Task[None], held: HeldLease) -> None:
         self._running[task] = held
         self._quiet.clear()
         task.add_done_callback(self._ended)
@@ -219,9 +221,7 @@ class ActivityDispatcher:
         except RuntimeError:  # it is going down
             sending.close()
             return False
-        self._running[task] = finished.held
-        self._quiet.clear()
-        task.add_done_callback(self._ended)
+        self._keep(task, finished.held)
         return True
 
     async def _try_again(self, finished: FinishedActivity) -> None:

@@ -68,10 +68,14 @@ class Desk(Generic[T]):
     @property
     def room(self) -> int:
         """How many items those who wait would take, beside what is on its way to them."""
+        return max(0, self._free())
+
+    def _free(self) -> int:
+        """The same; negative: so many are ready or promised beyond those who wait."""
         if not self:
-            return 0
+            return -len(self._ready) - self._reserved
         wanted = sum(waiter.limit for waiter in self._waiters if not waiter.future.done())
-        return max(0, wanted - len(self._ready) - self._reserved)
+        return wanted - len(self._ready) - self._reserved
 
     def reserve(self, most: int, *, surplus: bool = False) -> int:
         """Promise up to so many items; returns how many. `settle` must follow.
@@ -79,22 +83,21 @@ class Desk(Generic[T]):
         Args:
             surplus: it costs nothing to lock what will be asked for soon.
         """
-        count = min(most, self.room)
-        if surplus and count < most:
-            count = min(most, count + self._beyond())
+        free = self._free()
+        if surplus and free < most:
+            # What is ready or promised beyond those who wait takes a part of what will soon be asked for.
+            free = max(free, 0) + max(0, self._soon() + min(free, 0))
+        count = min(most, max(0, free))
         self._reserved += count
         return count
 
-    def _beyond(self) -> int:
+    def _soon(self) -> int:
         """How many items more will soon be asked for."""
         now = asyncio.get_running_loop().time()
         if now - self._since > _MOMENT:
             self._rate = self._taken / (now - self._since)
             self._since, self._taken = now, 0
-        # What is ready or promised beyond those who wait takes a part of this.
-        waiting = sum(waiter.limit for waiter in self._waiters if not waiter.future.done())
-        beyond = max(0, len(self._ready) + self._reserved - waiting)
-        return max(0, min(self._surplus, int(self._rate * _SURPLUS)) - beyond)
+        return min(self._surplus, int(self._rate * _SURPLUS))
 
     def settle(self, reserved: int, items: Sequence[T]) -> None:
         """What became of a reservation."""

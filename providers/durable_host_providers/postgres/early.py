@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from durable_host.model.codec import encode_events, encode_task
@@ -115,16 +115,16 @@ class EarlyStarts:
         self._work = work
         self._refs: deque[int] = deque()
         self._refilling = False
-        self._waiting: dict[InstanceToken, EarlyStart] = {}
+        self._current: EarlyStart | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return self._current is not None
 
     @property
     def is_ready(self) -> bool:
         """Whether a start would be handed over now."""
         work = self._work
-        return bool(self._refs and work.instances.room and not self._waiting and not work.instances_expected)
+        return bool(self._refs and work.instances.room and self._current is None and not work.instances_expected)
 
     def refill(self) -> None:
         """Take numbers of rows, so that an instance has one before it is stored."""
@@ -154,33 +154,28 @@ class EarlyStarts:
         reserved = work.instances.reserve(1)
         early = EarlyStart(starts, InstanceToken(work.next_lease(), self._refs.popleft()))
         early.alarm = asyncio.get_running_loop().call_later(self.moment, self._store_alone, early)
-        self._waiting[early.token] = early
+        self._current = early
         work.instances.settle(reserved, [starts.make(work.grants, call.message.id, early.token, work.until())])
         return early
 
-    def find(self, token: object) -> EarlyStart | None:
-        """The start of the instance that is locked under this lease, unless it is being stored."""
-        early = self._waiting.get(token) if isinstance(token, InstanceToken) else None
-        return None if early is None or early.begun else early
-
     def followed(self, checkpoint: Checkpoint) -> EarlyStart | None:
-        """The start that this checkpoint takes along."""
-        early = self.find(checkpoint.lease.token)
-        if early is None or not early.is_followed_by(checkpoint) or not is_step(checkpoint, self._work.grants):
+        """The start that this checkpoint takes along, unless it is being stored."""
+        early = self._current
+        if early is None or early.begun or early.token != checkpoint.lease.token:
             return None
-        return early
+        return early if early.is_followed_by(checkpoint) and is_step(checkpoint, self._work.grants) else None
 
-    async def settled(self, tokens: Iterable[object]) -> None:
-        """Store the starts under these leases by themselves, before anything else is done with them."""
-        for token in tokens:
-            early = self._waiting.get(token) if isinstance(token, InstanceToken) else None
-            if early is not None:
-                self._store_alone(early)
-                await asyncio.wait([early.outcome])
+    async def settled(self, tokens: Collection[object]) -> None:
+        """Store a start under one of these leases by itself, before anything else is done with them."""
+        if self._current is not None and self._current.token in tokens:
+            await self.stop()
 
     async def stop(self) -> None:
         """Store what waits."""
-        await self.settled(list(self._waiting))
+        early = self._current
+        if early is not None:
+            self._store_alone(early)
+            await asyncio.wait([early.outcome])
 
     # What becomes of a start.
 
@@ -192,16 +187,14 @@ class EarlyStarts:
 
     def taken(self, early: EarlyStart) -> None:
         """It is stored."""
-        self._waiting.pop(early.token, None)
-        if not early.outcome.done():
-            early.outcome.set_result(True)
+        self._current = None
+        early.outcome.set_result(True)
 
     def failed(self, early: EarlyStart, error: Exception) -> None:
         """Nobody knows whether it is stored."""
         self._work.grants.drop(early.token.ref)
-        self._waiting.pop(early.token, None)
-        if not early.outcome.done():
-            early.outcome.set_exception(error)
+        self._current = None
+        early.outcome.set_exception(error)
 
     def decide(self, early: EarlyStart, *, perhaps: bool) -> None:
         """It is not stored as it was handed over, or `perhaps`: let the usual start decide; a start counts once."""
@@ -233,7 +226,6 @@ class EarlyStarts:
         except Exception as error:
             self.failed(early, error)
             return
-        self._waiting.pop(early.token, None)
-        if not early.outcome.done():
-            early.outcome.set_result(bool(taken))
+        self._current = None
+        early.outcome.set_result(bool(taken))
         self._work.watchers.tell({early.target: None}, settle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 
 from durable_host.errors import StoreError
 from durable_host.model.instance import InstanceState
@@ -35,32 +35,29 @@ class Writing:
         steps: dict[object, int] = {}
         others: list[int] = []
         early = self._work.early
-        started: dict[int, EarlyStart] = {}
+        ways: list[Coroutine[None, None, None]] = []
+        first: int | None = None
         if early:
             for at, each in enumerate(checkpoints):
-                if (start := early.followed(each)) is not None:
-                    started[at] = start
-            await early.settled(each.lease.token for at, each in enumerate(checkpoints) if at not in started)
+                if first is None and (start := early.followed(each)) is not None:
+                    first = at
+                    ways.append(self._commit_start(each, start, at, outcomes))
+            if first is None:
+                await early.settled([each.lease.token for each in checkpoints])
         for at, each in enumerate(checkpoints):
-            if at not in started and isinstance(each.lease.token, InstanceToken):
+            if at != first and isinstance(each.lease.token, InstanceToken):
                 if each.lease.token not in steps and is_step(each, self._work.grants):
                     steps[each.lease.token] = at
                 else:
                     others.append(at)
-        if bool(started) + bool(steps) + bool(others) > 1:
-            ways = [self._commit_start(checkpoints[at], found, at, outcomes) for at, found in started.items()]
-            if steps:
-                ways.append(self._commit_steps(checkpoints, list(steps.values()), outcomes))
-            if others:
-                ways.append(self._commit_others(checkpoints, others, outcomes))
+        if steps:
+            ways.append(self._commit_steps(checkpoints, list(steps.values()), outcomes))
+        if others:
+            ways.append(self._commit_others(checkpoints, others, outcomes))
+        if len(ways) == 1:
+            await ways[0]
+        elif ways:
             await asyncio.gather(*ways)
-        elif started:
-            for at, found in started.items():
-                await self._commit_start(checkpoints[at], found, at, outcomes)
-        elif steps:
-            await self._commit_steps(checkpoints, list(steps.values()), outcomes)
-        elif others:
-            await self._commit_others(checkpoints, others, outcomes)
         return outcomes
 
     async def _commit_start(
