@@ -6,17 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durable_host.environment import system_environment
 from durable_host.errors import StoreUnavailableError
 from durable_host.model.ids import InstanceId
 from durable_host.model.messages import Message
 from durable_host.model.status import TERMINAL, RuntimeStatus
-from durable_host.storage.contract import Checkpoint, CommitOutcome, OrchestrationWorkItem, StorageOptions
+from durable_host.storage.contract import Checkpoint, CommitOutcome, OrchestrationWorkItem
 from durable_host.testing.store_contract import ContractHub
 from durable_host.testing.store_contract.steps import (
     Caching,
@@ -29,8 +27,8 @@ from durable_host.testing.store_contract.steps import (
     lock_tasks,
     start,
 )
-from durable_host_providers.postgres import provider
 from durable_host_providers.postgres.store import PostgresTaskHubStore
+from tests.live.postgres_hubs import opened_hub
 
 pytestmark = pytest.mark.live
 
@@ -96,19 +94,10 @@ Opening = Callable[[], AbstractAsyncContextManager[Early]]
 def opening(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Opening:
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Early]:
-        async with _opened(postgres_database) as (hub, store):
+        async with opened_hub(postgres_database) as (hub, store):
             yield Early(hub, store, monkeypatch)
 
     return opened
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncGenerator[tuple[ContractHub, PostgresTaskHubStore]]:
-    store = provider.open(StorageOptions("Hub", {}, Path(), url), system_environment()).hub
-    assert isinstance(store, PostgresTaskHubStore)
-    await store.create()
-    async with store:
-        yield ContractHub(open=lambda: store, environment=system_environment()), store
 
 
 async def test_a_start_and_its_first_step_are_one_statement(opening: Opening) -> None:
@@ -345,12 +334,12 @@ async def test_who_starts_may_go_away(opening: Opening) -> None:
 async def test_a_store_that_closes_stores_what_it_has_handed_over(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with _opened(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, store):
         message = start(hub)
         starting, _ = await Early(hub, store, monkeypatch).begin(message)
     assert await starting
 
-    async with _opened(postgres_database) as (_, store):
+    async with opened_hub(postgres_database) as (_, store):
         again = await lock_one(store)
     assert [each.id for each in again.inbox] == [message.id]
 
@@ -378,5 +367,5 @@ async def test_starts_with_tags_or_for_later_are_stored_first(opening: Opening) 
 @asynccontextmanager
 async def _opened_beside(early: Early) -> AsyncGenerator[PostgresTaskHubStore]:
     """Another store object on the same hub, in whose memory the first one cannot look."""
-    async with _opened(early.store.work.settings.dsn) as (_, store):
+    async with opened_hub(early.store.work.settings.dsn) as (_, store):
         yield store

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from durable_host.environment import system_environment
 from durable_host.model.ids import InstanceId
 from durable_host.model.status import RuntimeStatus
-from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem, StorageOptions
+from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem
 from durable_host.testing.store_contract import ContractHub
 from durable_host.testing.store_contract.steps import advance, create, event, lock, lock_one
-from durable_host_providers.postgres import provider
 from durable_host_providers.postgres.store import PostgresTaskHubStore
+from tests.live.postgres_hubs import opened_hub
 
 pytestmark = pytest.mark.live
 
@@ -40,15 +36,6 @@ class _Calls:
         monkeypatch.setattr(store.work, "call", noted)
 
 
-@asynccontextmanager
-async def _opened(url: str) -> AsyncGenerator[tuple[ContractHub, PostgresTaskHubStore]]:
-    store = provider.open(StorageOptions("Hub", {}, Path(), url), system_environment()).hub
-    assert isinstance(store, PostgresTaskHubStore)
-    await store.create()
-    async with store:
-        yield ContractHub(open=lambda: store, environment=system_environment()), store
-
-
 async def _second_episode(hub: ContractHub, store: PostgresTaskHubStore) -> OrchestrationWorkItem:
     """A locked instance that has a history and a message."""
     await create(hub, store, A)
@@ -66,7 +53,7 @@ async def _somebody_waits(connection: Any) -> None:
 async def test_the_end_of_an_instance_is_told_by_the_small_statement(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with _opened(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
         calls = _Calls(store, monkeypatch)
         ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED, "output": '"done"'})
@@ -86,7 +73,7 @@ async def test_the_end_of_an_instance_is_told_by_the_small_statement(
 
 
 async def test_the_same_end_again_finds_the_lease_lost(postgres_database: str) -> None:
-    async with _opened(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
         ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED})
         await store.commit([ended])
@@ -95,7 +82,7 @@ async def test_the_same_end_again_finds_the_lease_lost(postgres_database: str) -
 
 
 async def test_a_lease_that_somebody_else_has_taken_is_lost(postgres_database: str) -> None:
-    async with _opened(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
         connection: Any = await asyncpg.connect(postgres_database)
         await connection.execute("UPDATE durable_host.instances SET lease = lease + 1")
@@ -109,7 +96,7 @@ async def test_a_lease_that_somebody_else_has_taken_is_lost(postgres_database: s
 
 async def test_a_message_that_is_being_sent_meanwhile_wakes_the_instance_again(postgres_database: str) -> None:
     """Who sends has the row first: its message is not in the snapshot with which the statement began."""
-    async with _opened(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
         connection: Any = await asyncpg.connect(postgres_database)
         try:

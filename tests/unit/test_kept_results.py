@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-from durable_host.engine.context import DurableOrchestrationContext as Context
-from durable_host.engine.settings import EngineSettings
-from durable_host.environment import Environment
 from durable_host.errors import StoreUnavailableError
 from durable_host.storage.contract import Lease
-from durable_host.testing.environment import simulated_environment
-from durable_host.worker import TaskHubWorker
-from durable_host_providers.memory import MemoryHub
+from tests.unit.one_activity import App
 
 pytestmark = pytest.mark.simulated
 HOUR = timedelta(hours=1)
@@ -26,32 +21,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(autouse=True)
 def _silent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-
-
-class App:
-    """An orchestrator that calls one activity of so many seconds, and a worker for it."""
-
-    def __init__(self) -> None:
-        self.environment: Environment = simulated_environment()
-        self.hub = MemoryHub(self.environment)
-        self.calls: list[int] = []
-
-    def worker(self, **settings: Any) -> TaskHubWorker:
-        worker = TaskHubWorker(
-            self.hub.open(), environment=self.environment, settings=EngineSettings(**settings), lease_thread=False
-        )
-        worker.activity(self.work)
-        worker.orchestrator(self.once, name="once")
-        return worker
-
-    async def work(self, seconds: int) -> int:
-        self.calls.append(seconds)
-        await asyncio.sleep(seconds)
-        return seconds
-
-    async def once(self, context: Context) -> int:
-        result: int = await context.call_activity("work", context.get_input())
-        return result
 
 
 class Outage:
