@@ -313,11 +313,15 @@ class TaskHubWorker:
     ) -> None:
         batch = self.store.traits.lock_batch
 
-        async def lock_orchestrations(limit: int, wait: timedelta) -> Sequence[OrchestrationWorkItem]:
-            return await self.store.lock_orchestrations(min(limit, batch), wait=wait, cache=cache)
+        async def lock_orchestrations(
+            limit: int, wait: timedelta, deliver: Callable[[OrchestrationWorkItem], None]
+        ) -> Sequence[OrchestrationWorkItem]:
+            return await self.store.receive_orchestrations(min(limit, batch), wait=wait, cache=cache, deliver=deliver)
 
-        async def lock_activities(limit: int, wait: timedelta) -> Sequence[ActivityWorkItem]:
-            return await self.store.lock_activities(min(limit, batch), wait=wait)
+        async def lock_activities(
+            limit: int, wait: timedelta, deliver: Callable[[ActivityWorkItem], None]
+        ) -> Sequence[ActivityWorkItem]:
+            return await self.store.receive_activities(min(limit, batch), wait=wait, deliver=deliver)
 
         episodes_pump = Pump(
             lock_orchestrations,

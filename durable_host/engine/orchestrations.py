@@ -85,6 +85,7 @@ class OrchestrationDispatcher:
         self._held: dict[InstanceId, HeldInstance] = {}
         self._ready: deque[HeldInstance] = deque()
         self._active = 0
+        self._writing = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._parking = Parking(
@@ -102,9 +103,16 @@ class OrchestrationDispatcher:
 
     def room(self) -> int:
         """How many instances may be locked now."""
-        if self._draining:
-            return 0
-        return self._settings.max_concurrent_orchestrations - self._active - len(self._ready)
+        return 0 if self._draining else self._slots() - len(self._ready)
+
+    def _slots(self) -> int:
+        """How many episodes may begin now.
+
+        One whose checkpoint is on its way to the store runs no more, and another may take its place, as long as there
+        are not twice as many: they leave together with the next write.
+        """
+        most = self._settings.max_concurrent_orchestrations
+        return min(most - (self._active - self._writing), 2 * most - self._active)
 
     def deliver(self, item: OrchestrationWorkItem) -> None:
         """Take a locked instance, or further messages for one that is held."""
@@ -183,10 +191,12 @@ class OrchestrationDispatcher:
         if held.running:
             return
         held.running = True
-        if self._active < self._settings.max_concurrent_orchestrations:
-            self._begin(held)
-        else:
-            self._ready.append(held)
+        self._ready.append(held)
+        self._begin_ready()
+
+    def _begin_ready(self) -> None:
+        while self._ready and self._slots() > 0:
+            self._begin(self._ready.popleft())
 
     def _begin(self, held: HeldInstance) -> None:
         self._active += 1
@@ -196,9 +206,11 @@ class OrchestrationDispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _process(self, held: HeldInstance) -> None:
+        again = False
         try:
             while (held.messages or held.results) and await self._step(held):
-                pass
+                if again := self._slots() < 0:
+                    break  # others were let in while it was written
         except Exception:  # nothing may end the worker; the lease runs out and the work comes again
             logger.exception(
                 "processing %s failed",
@@ -209,9 +221,10 @@ class OrchestrationDispatcher:
         finally:
             self._active -= 1
             held.running = False
-            if self._ready and self._active < self._settings.max_concurrent_orchestrations:
-                self._begin(self._ready.popleft())
-            elif not self._active:
+            if again:
+                self._wake(held)
+            self._begin_ready()
+            if not self._active:
                 self._quiet.set()
             self.on_room()
 
@@ -245,7 +258,7 @@ class OrchestrationDispatcher:
         try:
             self._report(held, advance)
             checkpoint = self._checkpoint(held, position, advance, results)
-            outcome = await self._commits.put(checkpoint, alone=self._active == 1)
+            outcome = await self._write(checkpoint)
         except BaseException:
             _close(advance)
             raise
@@ -262,6 +275,16 @@ class OrchestrationDispatcher:
         if late:
             await self._send_home(late)
         return await self._settle(held, advance.after(position), hold=checkpoint.hold)
+
+    async def _write(self, checkpoint: Checkpoint) -> CommitOutcome:
+        alone = self._active == 1 and not self._ready
+        self._writing += 1
+        self._begin_ready()
+        self.on_room()
+        try:
+            return await self._commits.put(checkpoint, alone=alone)
+        finally:
+            self._writing -= 1
 
     async def _settle(self, held: HeldInstance, position: Position, *, hold: bool) -> bool:
         """After a commit: keep the instance, cache it, or forget it."""

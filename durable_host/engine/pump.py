@@ -25,7 +25,8 @@ class Pump(Generic[T]):
     """Keeps one lock call waiting while there are free slots.
 
     Args:
-        lock: the store's lock call for at most so many items, which waits for them so long.
+        lock: the store's lock call for at most so many items, which waits for them so long; some of them may come
+            while it waits, through `deliver`.
         room: how many items may be taken now.
         deliver: takes an item; must not block.
         name: for logs.
@@ -33,7 +34,7 @@ class Pump(Generic[T]):
 
     def __init__(
         self,
-        lock: Callable[[int, timedelta], Awaitable[Sequence[T]]],
+        lock: Callable[[int, timedelta, Callable[[T], None]], Awaitable[Sequence[T]]],
         *,
         room: Callable[[], int],
         deliver: Callable[[T], None],
@@ -65,7 +66,7 @@ class Pump(Generic[T]):
                 continue
             try:
                 # After a failure without waiting: that all is well again shows at once, though there be nothing to do.
-                items = await self._lock(room, _WAIT if self.error is None else timedelta(0))
+                items = await self._lock(room, _WAIT if self.error is None else timedelta(0), self._deliver)
             except Exception as error:
                 # Whatever it is: a worker that gave up here would meet the same work again after its next start.
                 if self.error is None:

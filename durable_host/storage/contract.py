@@ -298,6 +298,31 @@ class TaskHubStore(ABC):
     async def lock_activities(self, limit: int, *, wait: timedelta) -> Sequence[ActivityWorkItem]:
         """Lock up to `limit` activity tasks, oldest first; `()` when `wait` is over. Promises 2 and 3."""
 
+    async def receive_orchestrations(
+        self,
+        limit: int,
+        *,
+        wait: timedelta,
+        cache: HistoryCache,
+        deliver: Callable[[OrchestrationWorkItem], None],
+    ) -> Sequence[OrchestrationWorkItem]:
+        """`lock_orchestrations` for a caller that takes items one by one, too.
+
+        While the call waits, the store may give what its own calls lock for it to `deliver`, instead of ending the call:
+        each item counts against `limit`, and belongs to the caller from then on, even if the call is cancelled. A store
+        need not do so.
+
+        Args:
+            deliver: takes an item, inside another call of the store; fast, and does not fail.
+        """
+        return await self.lock_orchestrations(limit, wait=wait, cache=cache)
+
+    async def receive_activities(
+        self, limit: int, *, wait: timedelta, deliver: Callable[[ActivityWorkItem], None]
+    ) -> Sequence[ActivityWorkItem]:
+        """`lock_activities` for a caller that takes items one by one, too, as with `receive_orchestrations`."""
+        return await self.lock_activities(limit, wait=wait)
+
     @abstractmethod
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:
         """Make each checkpoint durable, or none of it. Promises 4 to 7 and 14 to 17.

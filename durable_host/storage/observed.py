@@ -9,7 +9,7 @@ Series: `durable_store_seconds{op}`, `durable_store_batch_size{op}`, `durable_st
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
@@ -94,23 +94,37 @@ class ObservedStore(TaskHubStore):
     async def lock_orchestrations(
         self, limit: int, *, wait: timedelta, cache: HistoryCache
     ) -> Sequence[OrchestrationWorkItem]:
-        try:
-            items = await self.inner.lock_orchestrations(limit, wait=wait, cache=cache)
-        except StoreUnavailableError:
-            self._metrics.count("durable_store_calls_total", op="lock_orchestrations", outcome="unavailable")
-            raise
-        if items:
-            self._metrics.observe("durable_store_batch_size", len(items), op="lock_orchestrations")
-        return items
+        call = self.inner.lock_orchestrations(limit, wait=wait, cache=cache)
+        return await self._locked("lock_orchestrations", call)
 
     async def lock_activities(self, limit: int, *, wait: timedelta) -> Sequence[ActivityWorkItem]:
+        return await self._locked("lock_activities", self.inner.lock_activities(limit, wait=wait))
+
+    async def receive_orchestrations(
+        self,
+        limit: int,
+        *,
+        wait: timedelta,
+        cache: HistoryCache,
+        deliver: Callable[[OrchestrationWorkItem], None],
+    ) -> Sequence[OrchestrationWorkItem]:
+        call = self.inner.receive_orchestrations(limit, wait=wait, cache=cache, deliver=deliver)
+        return await self._locked("lock_orchestrations", call)
+
+    async def receive_activities(
+        self, limit: int, *, wait: timedelta, deliver: Callable[[ActivityWorkItem], None]
+    ) -> Sequence[ActivityWorkItem]:
+        call = self.inner.receive_activities(limit, wait=wait, deliver=deliver)
+        return await self._locked("lock_activities", call)
+
+    async def _locked(self, op: str, call: Awaitable[Sequence[T]]) -> Sequence[T]:
         try:
-            items = await self.inner.lock_activities(limit, wait=wait)
+            items = await call
         except StoreUnavailableError:
-            self._metrics.count("durable_store_calls_total", op="lock_activities", outcome="unavailable")
+            self._metrics.count("durable_store_calls_total", op=op, outcome="unavailable")
             raise
         if items:
-            self._metrics.observe("durable_store_batch_size", len(items), op="lock_activities")
+            self._metrics.observe("durable_store_batch_size", len(items), op=op)
         return items
 
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> Sequence[CommitOutcome]:

@@ -4,6 +4,9 @@ A call that makes work may lock it for a lock call that waits: it reserves room,
 waiting calls, oldest first, when the database has answered. A waiting call may have been answered meanwhile by somebody
 else; then the next one, which comes at once as a rule, gets it. What nobody asks for is given back after a moment.
 
+A call may wait together with a function that takes items: the first half of what it has asked for may go there, one by
+one, and the call waits on. Then it is answered, and the next one says how much room there is really.
+
 Where items are taken fast, a little more is locked than calls wait for: as much as will be taken within a part of that
 moment, by the rate of late. What is worked off in milliseconds would cost more on the way through the database, and far
 more on the way to another host.
@@ -12,12 +15,14 @@ more on the way to another host.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["Desk", "Waiter"]
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MOMENT = 0.02
@@ -30,10 +35,12 @@ _SURPLUS = 0.01
 class Waiter(Generic[T]):
     """A lock call that waits."""
 
-    __slots__ = ("end", "future", "limit")
+    __slots__ = ("deliver", "end", "future", "least", "limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, deliver: Callable[[T], bool] | None) -> None:
         self.limit = limit
+        self.least = limit // 2
+        self.deliver = deliver
         self.end = 0.0
         self.future: asyncio.Future[Sequence[T]] = asyncio.get_running_loop().create_future()
 
@@ -107,19 +114,34 @@ class Desk(Generic[T]):
     def put(self, items: Sequence[T]) -> None:
         """Hand locked items out."""
         self._ready.extend(items)
-        while self._ready and self:
+        while self._ready and self and not self._delivered(self._waiters[0]):
             waiter = self._waiters.popleft()
             waiter.future.set_result(self._take(waiter.limit))
         if self._ready and self._alarm is None:
             self._arm()
 
+    def _delivered(self, waiter: Waiter[T]) -> bool:
+        """Whether all that is ready has gone to the call without ending it."""
+        if waiter.deliver is None or waiter.limit - len(self._ready) < waiter.least:
+            return False
+        while self._ready and _delivered(waiter.deliver, self._ready[0]):
+            self._ready.popleft()
+            self._taken += 1
+            self._aged -= 1
+            waiter.limit -= 1
+        return not self._ready
+
     def _arm(self) -> None:
         self._aged = len(self._ready)
         self._alarm = asyncio.get_running_loop().call_later(_MOMENT, self._expire)
 
-    def wait(self, limit: int) -> Waiter[T]:
-        """A new lock call; it may be answered already."""
-        waiter: Waiter[T] = Waiter(limit)
+    def wait(self, limit: int, deliver: Callable[[T], bool] | None = None) -> Waiter[T]:
+        """A new lock call; it may be answered already.
+
+        Args:
+            deliver: takes an item before the call is answered; False: it does not want this one so.
+        """
+        waiter: Waiter[T] = Waiter(limit, deliver)
         if self._ready:
             waiter.future.set_result(self._take(limit))
         else:
@@ -187,3 +209,11 @@ class Desk(Generic[T]):
             self._arm()
         if left:
             self._give_back(left)
+
+
+def _delivered(deliver: Callable[[T], bool], item: T) -> bool:
+    try:
+        return deliver(item)
+    except Exception:  # who takes items is going down, and hears of this one by the call
+        logger.debug("an item could not be delivered", exc_info=True)
+        return False

@@ -167,6 +167,27 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
     async def lock_orchestrations(
         self, limit: int, *, wait: timedelta, cache: HistoryCache
     ) -> Sequence[OrchestrationWorkItem]:
+        return await self._lock_orchestrations(limit, wait, cache, None)
+
+    async def receive_orchestrations(
+        self,
+        limit: int,
+        *,
+        wait: timedelta,
+        cache: HistoryCache,
+        deliver: Callable[[OrchestrationWorkItem], None],
+    ) -> Sequence[OrchestrationWorkItem]:
+        def at_once(locked: Locked) -> bool:
+            if _lacks_history(locked, cache):
+                return False
+            deliver(self._item(locked))
+            return True
+
+        return await self._lock_orchestrations(limit, wait, cache, at_once)
+
+    async def _lock_orchestrations(
+        self, limit: int, wait: timedelta, cache: HistoryCache, deliver: Callable[[Locked], bool] | None
+    ) -> Sequence[OrchestrationWorkItem]:
         limit = min(limit, self.traits.lock_batch)
         work = self.work
         if limit < 1:
@@ -177,7 +198,7 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
                 work.track(work.fetch_instances(limit, everything=True)), work.giving.put_back_instances
             )
         else:
-            waiter = work.instances.wait(limit)
+            waiter = work.instances.wait(limit, deliver)
             work.awaited()
             locked = await work.waited(work.instances, waiter, wait)
         try:
@@ -196,31 +217,42 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         unknown = [
             (each.token, each.version)
             for each in locked
-            if not each.top_up and each.version is not None and not cache.holds(each.instance_id, each.version)
+            if each.version is not None and _lacks_history(each, cache)
         ]
         histories = await self._reader().histories(unknown) if unknown else {}
         lost = {token for token, _ in unknown if token.ref not in histories}
         if lost:  # to others; a lease that is current all the same must not keep them waiting
             self.work.giving.put_back_instances([each for each in locked if each.token in lost])
-        items: list[OrchestrationWorkItem] = []
-        for each in locked:
-            if each.token in lost:
-                continue
-            history: Sequence[HistoryEvent] | None = () if each.version is None and not each.top_up else None
-            if each.token.ref in histories:
-                history = histories[each.token.ref]
-            lease = self.work.lease_of(each.instance_id, each.token, each.until)
-            items.append(OrchestrationWorkItem(each.instance_id, each.version, history, each.inbox, lease))
-        return items
+        return [self._item(each, histories.get(each.token.ref)) for each in locked if each.token not in lost]
+
+    def _item(self, locked: Locked, history: Sequence[HistoryEvent] | None = None) -> OrchestrationWorkItem:
+        if locked.version is None and not locked.top_up:
+            history = ()
+        lease = self.work.lease_of(locked.instance_id, locked.token, locked.until)
+        return OrchestrationWorkItem(locked.instance_id, locked.version, history, locked.inbox, lease)
 
     async def lock_activities(self, limit: int, *, wait: timedelta) -> Sequence[ActivityWorkItem]:
+        return await self._lock_activities(limit, wait, None)
+
+    async def receive_activities(
+        self, limit: int, *, wait: timedelta, deliver: Callable[[ActivityWorkItem], None]
+    ) -> Sequence[ActivityWorkItem]:
+        def at_once(item: ActivityWorkItem) -> bool:
+            deliver(item)
+            return True
+
+        return await self._lock_activities(limit, wait, at_once)
+
+    async def _lock_activities(
+        self, limit: int, wait: timedelta, deliver: Callable[[ActivityWorkItem], bool] | None
+    ) -> Sequence[ActivityWorkItem]:
         limit = min(limit, self.traits.lock_batch)
         work = self.work
         if limit < 1:
             return ()
         if wait <= _NO_TIME:
             return await _kept(work.track(work.fetch_activities(limit)), work.giving.put_back_activities)
-        waiter = work.activities.wait(limit)
+        waiter = work.activities.wait(limit, deliver)
         work.awaited()
         return await work.waited(work.activities, waiter, wait)
 
@@ -358,6 +390,11 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
         self.work.listen()
         await asyncio.wait([watch], timeout=seconds)
         return watch.result() if watch.done() and not watch.cancelled() else None
+
+
+def _lacks_history(locked: Locked, cache: HistoryCache) -> bool:
+    """Whether the caller needs the history, and does not hold it."""
+    return not locked.top_up and locked.version is not None and not cache.holds(locked.instance_id, locked.version)
 
 
 async def _kept(task: asyncio.Task[list[T]], put_back: Callable[[Sequence[T]], object]) -> list[T]:
