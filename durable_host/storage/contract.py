@@ -308,9 +308,9 @@ class TaskHubStore(ABC):
     ) -> Sequence[OrchestrationWorkItem]:
         """`lock_orchestrations` for a caller that takes items one by one, too.
 
-        While the call waits, the store may give what its own calls lock for it to `deliver`, instead of ending the call:
-        each item counts against `limit`, and belongs to the caller from then on, even if the call is cancelled. A store
-        need not do so.
+        While the call waits, the store may give what its own calls lock for it to `deliver`, instead of ending the
+        call: each item counts against `limit`, and belongs to the caller from then on, even if the call is cancelled.
+        A store need not do so. Promise 14.
 
         Args:
             deliver: takes an item, inside another call of the store; fast, and does not fail.

@@ -40,6 +40,7 @@ from durable_host.testing.store_contract.holding import HoldContract
 from durable_host.testing.store_contract.host_state import HostStateContract
 from durable_host.testing.store_contract.payloads import PayloadContract
 from durable_host.testing.store_contract.queries import QueryContract, StatisticsContract
+from durable_host.testing.store_contract.receiving import ReceivingContract
 
 __all__ = [
     "ContractBase",
@@ -66,6 +67,7 @@ class StoreContract(
     CreateContract,
     PurgeContract,
     HandOverContract,
+    ReceivingContract,
     QuarantineContract,
     QueryContract,
     StatisticsContract,

@@ -122,7 +122,7 @@ def translate(error: BaseException, settings: Settings) -> BaseException:
     """What an error of the driver means to the caller; errors about values stay as they are."""
     if isinstance(error, StoreError):
         return error
-    if getattr(error, "sqlstate", None) == _NOT_AS_REMEMBERED:
+    if getattr(error, "sqlstate", None) == _NOT_AS_REMEMBERED or _is_known_activity(error):
         return NotAsRememberedError()
     where = settings.location
     if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
@@ -166,6 +166,11 @@ def no_session(settings: Settings) -> StoreMismatchError:
 def _is_about_values(error: BaseException) -> bool:
     # The driver's DataError (a value that fits no type) is an InterfaceError, too.
     return isinstance(error, asyncpg.DataError | ValueError)
+
+
+def _is_known_activity(error: BaseException) -> bool:
+    # What is said in step_alone only; elsewhere one that is there is passed over.
+    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == "activities_pkey"
 
 
 def _brief(error: BaseException) -> str:

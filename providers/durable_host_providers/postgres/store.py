@@ -215,9 +215,7 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
     async def _loaded(self, locked: Sequence[Locked], cache: HistoryCache) -> list[OrchestrationWorkItem]:
         """Work items, with the histories that the caller does not hold."""
         unknown = [
-            (each.token, each.version)
-            for each in locked
-            if each.version is not None and _lacks_history(each, cache)
+            (each.token, each.version) for each in locked if each.version is not None and _lacks_history(each, cache)
         ]
         histories = await self._reader().histories(unknown) if unknown else {}
         lost = {token for token, _ in unknown if token.ref not in histories}

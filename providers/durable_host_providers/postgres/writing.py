@@ -102,12 +102,8 @@ class Writing:
         try:
             known: set[str] = set()
             if steps.is_alone:
-                answers = await self._work.call("step_alone", lease, steps.arguments_alone(locked=handed))
-                ((as_remembered, is_new),) = answers
-                if not as_remembered:
+                if not await self._work.call("step_alone", lease, steps.arguments_alone(locked=handed)):
                     raise NotAsRememberedError
-                if not is_new:
-                    known.update(task.dispatch_id for task in steps.tasks)
             else:
                 answers = await self._work.call("step", lease, steps.arguments(locked=handed))
                 known.update(row[0] for row in answers)

@@ -1,4 +1,4 @@
-"""The end of one instance takes a small statement of its own, which must do what `commit` does."""
+"""Steps of one instance and its end take small statements of their own, which must do what `commit` does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from durable_host.model.ids import InstanceId
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem
 from durable_host.testing.store_contract import ContractHub
-from durable_host.testing.store_contract.steps import advance, create, event, lock, lock_one
+from durable_host.testing.store_contract.steps import activity, advance, create, event, lock, lock_one, lock_tasks
 from durable_host_providers.postgres.store import PostgresTaskHubStore
 from tests.live.postgres_hubs import opened_hub
 
@@ -48,6 +49,25 @@ async def _somebody_waits(connection: Any) -> None:
     async with asyncio.timeout(20):
         while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 the server tells nobody
             await asyncio.sleep(0.01)
+
+
+async def test_an_activity_that_is_there_already_is_not_added_again(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_hub(postgres_database) as (hub, store):
+        item = await _second_episode(hub, store)
+        calls = _Calls(store, monkeypatch)
+        first = advance(hub, item, activities=[activity(hub, dispatch_id="twice")], hold=True)
+        assert await store.commit([first]) == [CommitOutcome.COMMITTED]
+        assert first.state is not None
+        held = replace(item, version=first.state.version, inbox=())
+        second = advance(hub, held, activities=[activity(hub, dispatch_id="twice")], hold=True)
+
+        assert await store.commit([second]) == [CommitOutcome.COMMITTED]
+
+        assert calls.names == ["step_alone", "step_alone", "commit"]
+        assert [each.task.dispatch_id for each in await lock_tasks(store)] == ["twice"]
+        assert await store.get_history(A) == [*(item.history or ()), *first.events, *second.events]
 
 
 async def test_the_end_of_an_instance_is_told_by_the_small_statement(

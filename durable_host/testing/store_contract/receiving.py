@@ -1,0 +1,142 @@
+"""Promise 14 where a waiting call takes items one by one: nothing goes two ways, nothing goes beyond the limit.
+
+A store that answers its lock calls and delivers nothing besides passes as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from durable_host.storage.contract import (
+    ActivityWorkItem,
+    CommitOutcome,
+    OrchestrationWorkItem,
+    TaskHubStore,
+)
+from durable_host.testing.store_contract.harness import ContractBase, ContractHub, promise
+from durable_host.testing.store_contract.steps import (
+    Forgetful,
+    activity,
+    advance,
+    commit,
+    completion,
+    create,
+    event,
+    lock,
+    lock_one,
+    lock_tasks,
+    others_run,
+    settle,
+)
+
+__all__ = ["ReceivingContract"]
+
+LONG = timedelta(seconds=20)
+SOON = timedelta(seconds=10)
+"""Less than a lease: what is not given back is not there."""
+
+
+class ReceivingContract(ContractBase):
+    """Promise 14, for `receive_orchestrations` and `receive_activities`."""
+
+    @promise(14)
+    async def test_what_is_made_step_by_step_is_received_once(self, hub: ContractHub, store: TaskHubStore) -> None:
+        got: list[ActivityWorkItem] = []
+        await create(hub, store, "a")
+        item = await lock_one(store)
+        call = asyncio.ensure_future(store.receive_activities(4, wait=LONG, deliver=got.append))
+        await others_run()
+        tasks = [activity(hub) for _ in range(3)]
+        first = advance(hub, item, activities=tasks[:1], hold=True)
+        await commit(store, first)
+        assert first.state is not None
+        second = advance(hub, _after(item, first.state.version), activities=tasks[1:], hold=True)
+        await commit(store, second)
+        await others_run()
+        got += await _ended(call)
+        while len(got) < 3 and (more := await lock_tasks(store, wait=SOON)):
+            got += more
+
+        assert sorted(each.task.dispatch_id for each in got) == sorted(each.dispatch_id for each in tasks)
+        for each in got:
+            assert await store.complete_activities([completion(hub, each)]) == [CommitOutcome.COMMITTED]
+
+    @promise(14)
+    async def test_no_more_than_the_limit_is_received(self, hub: ContractHub, store: TaskHubStore) -> None:
+        got: list[ActivityWorkItem] = []
+        await create(hub, store, "a", "b")
+        one, two = await lock(store)
+        call = asyncio.ensure_future(store.receive_activities(2, wait=LONG, deliver=got.append))
+        await others_run()
+        tasks = [activity(hub, "a") for _ in range(3)]
+        others = [activity(hub, "b") for _ in range(3)]
+        await commit(store, advance(hub, one, activities=tasks))
+        await commit(store, advance(hub, two, activities=others))
+        received = [*got, *(await _ended(call))]
+
+        left: list[ActivityWorkItem] = []
+        while len(received) + len(left) < 6 and (more := await lock_tasks(store, wait=SOON)):
+            left += more
+
+        assert len(received) <= 2
+        ids = sorted(each.task.dispatch_id for each in (*received, *left))
+        assert ids == sorted(each.dispatch_id for each in (*tasks, *others))
+
+    @promise(3, 14)
+    async def test_a_cancelled_call_keeps_what_was_delivered(self, hub: ContractHub, store: TaskHubStore) -> None:
+        for turns in range(4):
+            got: list[ActivityWorkItem] = []
+            await create(hub, store, f"a{turns}")
+            item = await lock_one(store)
+            call = asyncio.ensure_future(store.receive_activities(8, wait=LONG, deliver=got.append))
+            await others_run()
+            tasks = [activity(hub, f"a{turns}") for _ in range(2)]
+            await commit(store, advance(hub, item, activities=tasks))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            got += await _ended(call)
+
+            while len(got) < 2 and (more := await lock_tasks(store, wait=SOON)):
+                got += more
+
+            assert sorted(each.task.dispatch_id for each in got) == sorted(each.dispatch_id for each in tasks)
+            for each in got:
+                assert await store.complete_activities([completion(hub, each)]) == [CommitOutcome.COMMITTED]
+            for answered in await lock(store):
+                await commit(store, advance(hub, answered))
+
+    @promise(14)
+    async def test_instances_are_received_with_their_history_unless_the_caller_holds_it(
+        self, hub: ContractHub, store: TaskHubStore
+    ) -> None:
+        got: list[OrchestrationWorkItem] = []
+        await settle(hub, store, "old")
+        call = asyncio.ensure_future(store.receive_orchestrations(8, wait=LONG, cache=Forgetful(), deliver=got.append))
+        await others_run()
+        await create(hub, store, "new")
+        await store.send([event(hub, "old")])
+        await others_run()
+        got += await _ended(call)
+        while len(got) < 2 and (more := await lock(store, wait=SOON)):
+            got += more
+
+        new, old = sorted(got, key=lambda item: item.instance_id)
+        assert (new.instance_id, new.history) == ("new", ())
+        assert (old.instance_id, old.history) == ("old", await store.get_history(old.instance_id))
+        for item in got:
+            assert await commit(store, advance(hub, item)) is CommitOutcome.COMMITTED
+
+
+def _after(item: OrchestrationWorkItem, version: Any) -> OrchestrationWorkItem:
+    """The same held instance after a commit."""
+    return OrchestrationWorkItem(item.instance_id, version, None, (), item.lease)
+
+
+async def _ended(call: asyncio.Future[Any]) -> list[Any]:
+    """Cancel a call, and what it returned after all."""
+    if not call.done():
+        call.cancel()
+    await asyncio.wait([call])
+    return [] if call.cancelled() or call.exception() is not None else list(call.result())
