@@ -110,9 +110,11 @@ class ActivityDispatcher:
     def _keep(self, task: asyncio.Task[None], held: HeldLease) -> None:
         self._running[task] = held
         self._quiet.clear()
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self) -> None:
+        """The current task, which was kept, has nothing more to do."""
+        task = asyncio.current_task()
+        assert task is not None
         self._running.pop(task, None)
         if not self._running:
             self._quiet.set()
@@ -146,26 +148,33 @@ class ActivityDispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._running.clear()  # also what was cancelled before it began
+        self._quiet.set()
         leases = [held.lease for held in running]
         for held in running:
             self._leases.release(held)
         await give_back(self._store, leases, delay=timedelta(0))
 
     async def _run(self, item: ActivityWorkItem, held: HeldLease) -> None:
-        task = item.task
-        if not self._executor.handles(task.name):
-            await self._give_back(item, held)
-            return
         try:
-            result = await self._executor.execute(task)
+            if not self._executor.handles(item.task.name):
+                await self._give_back(item, held)
+                return
+            result = await self._result(item.task)
+            self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
+            finished = FinishedActivity(held, reply_of(item.task, result, self._clock))
+            if not self._fold(finished):
+                with self._on_its_way():
+                    await self.complete(finished)
+        finally:
+            self._ended()
+
+    async def _result(self, task: ActivityTask) -> ActivityResult:
+        try:
+            return await self._executor.execute(task)
         except Exception as error:  # ours: an executor turns users' errors into results
             logger.exception("activity %s failed in durable_host itself", task.name, extra={"event": "activity_broken"})
-            result = ActivityResult(failure=Failure(type=type(error).__name__, message=error_text(error)))
-        self._metrics.count("activities", 1, outcome="failed" if result.failure is not None else "completed")
-        finished = FinishedActivity(held, reply_of(task, result, self._clock))
-        if not self._fold(finished):
-            with self._on_its_way():
-                await self.complete(finished)
+            return ActivityResult(failure=Failure(type=type(error).__name__, message=error_text(error)))
 
     @contextlib.contextmanager
     def _on_its_way(self) -> Generator[None, None, None]:
@@ -225,25 +234,31 @@ class ActivityDispatcher:
         return True
 
     async def _try_again(self, finished: FinishedActivity) -> None:
+        try:
+            with self._on_its_way():
+                await self._put_again(finished)
+        finally:
+            self._ended()
+
+    async def _put_again(self, finished: FinishedActivity) -> None:
         held, pause = finished.held, _FIRST_PAUSE
-        with self._on_its_way():
-            while True:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LAST_PAUSE)
-                try:
-                    # Safe to repeat: where it had its effect the task is gone, and nothing is sent a second time.
-                    await self._put(finished)
-                except StoreUnavailableError as error:
-                    self._metrics.count("store_errors")
-                    if held.lost:
-                        self._give_up(held, error)
-                        return
-                except StoreError as error:
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+            try:
+                # Safe to repeat: where it had its effect the task is gone, and nothing is sent a second time.
+                await self._put(finished)
+            except StoreUnavailableError as error:
+                self._metrics.count("store_errors")
+                if held.lost:
                     self._give_up(held, error)
                     return
-                else:
-                    self._leases.release(held)
-                    return
+            except StoreError as error:
+                self._give_up(held, error)
+                return
+            else:
+                self._leases.release(held)
+                return
 
     async def _put(self, finished: FinishedActivity) -> None:
         lease, reply = finished.held.lease, finished.reply

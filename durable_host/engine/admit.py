@@ -38,6 +38,8 @@ EventT = TypeVar("EventT", bound=HistoryEvent)
 
 __all__ = ["Admission", "Dropped", "Refusal", "admit"]
 
+_SWITCHES = (ExecutionSuspended, ExecutionResumed)
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -215,7 +217,7 @@ def _admit_ended(index: HistoryIndex, inbox: Sequence[Message], admission: Admis
 def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Admission, max_deferrals: int) -> None:
     assert index.started is not None
     execution = index.started.execution_id
-    suspended = index.suspended
+    suspended, switched_at = index.suspended, index.switched_at
     terminated = False
     answered: set[int] = set()
     taken: set[MessageId] = set()
@@ -238,14 +240,17 @@ def _admit_running(index: HistoryIndex, inbox: Sequence[Message], admission: Adm
             _admit_reply(index, message, event, answered, admission, max_deferrals)
             continue
         admission.consumed.append(message.id)
-        if isinstance(event, ExecutionSuspended):
-            if suspended:
+        if isinstance(event, _SWITCHES):
+            # What came before the start and was sent again for it comes in any order: the last one raised counts, so a
+            # resumption that overtakes its suspension is recorded, to be met by it.
+            again = identity != message.id
+            if again and switched_at is not None and event.timestamp < switched_at:
                 continue
-            suspended = True
-        elif isinstance(event, ExecutionResumed):
-            if not suspended:
+            switched_at = event.timestamp
+            suspends = isinstance(event, ExecutionSuspended)
+            if suspended == suspends and (suspends or not again):
                 continue
-            suspended = False
+            suspended = suspends
         elif isinstance(event, ExecutionTerminated):
             terminated = True
         elif isinstance(event, ExecutionRewound):

@@ -120,7 +120,7 @@ class TaskHubClient:
             tracestate=tracestate,
             scheduled_at=scheduled,
             generation=0,
-            replaceable=tuple(sorted(allowed, key=lambda status: status.value)),
+            replaceable=_in_order(allowed),
             restarted_from=restarted_from,
         )
         start = Message(
@@ -443,6 +443,11 @@ class TaskHubClient:
                 await asyncio.sleep(pause * (0.5 + self._environment.ids.uniform()))
                 pause *= 2
         raise AssertionError("unreachable")
+
+
+@functools.cache
+def _in_order(statuses: frozenset[RuntimeStatus]) -> tuple[RuntimeStatus, ...]:
+    return tuple(sorted(statuses, key=lambda status: status.value))
 
 
 def _check_texts(*texts: str | None) -> None:

@@ -97,7 +97,7 @@ class HistoryIndex:
         top: highest action id that history shows, -1 for none.
         reopened: action ids that a rewind took away and that have not been asked for again.
         messages: ids of external messages that history has taken, in order of arrival (values are unused).
-        suspended: whether a suspension stands.
+        suspended: whether a suspension stands; `switched_at`: when the last one, or its end, was asked for.
         unfinished: the last episode lacks its end, since a crash cut it short or its actions are still to be asked for.
         rewinds: GenericEvents received; part of every dispatch id, so that old replies do not answer new attempts.
         actions: scheduling events in this generation.
@@ -117,6 +117,7 @@ class HistoryIndex:
         "rewinds",
         "started",
         "suspended",
+        "switched_at",
         "top",
         "unfinished",
     )
@@ -132,6 +133,7 @@ class HistoryIndex:
         self.reopened: set[int] = set()
         self.messages: dict[MessageId, None] = {}
         self.suspended = False
+        self.switched_at: datetime | None = None
         self.unfinished = False
         self.rewinds = 0
         self.actions = 0
@@ -238,10 +240,12 @@ def _completed(index: HistoryIndex, event: ExecutionCompleted) -> None:
 
 def _suspended(index: HistoryIndex, event: ExecutionSuspended) -> None:
     index.suspended = True
+    index.switched_at = event.timestamp
 
 
 def _resumed(index: HistoryIndex, event: ExecutionResumed) -> None:
     index.suspended = False
+    index.switched_at = event.timestamp
 
 
 def _generic(index: HistoryIndex, event: GenericEvent) -> None:

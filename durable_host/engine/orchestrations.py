@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_BACK_OFF = 600
 
+_RESULTS = (TaskCompleted, TaskFailed)
+
 _GRACE = 2.0
 """Seconds that checkpoints which are being written have when the worker stops."""
 
@@ -201,11 +203,11 @@ class OrchestrationDispatcher:
     def _begin(self, held: HeldInstance) -> None:
         self._active += 1
         self._quiet.clear()
-        task = self._group.create_task(self._process(held))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(self._group.create_task(self._process(held)))
 
     async def _process(self, held: HeldInstance) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         again = False
         try:
             while (held.messages or held.results) and await self._step(held):
@@ -219,6 +221,7 @@ class OrchestrationDispatcher:
             )
             self._forget(held)
         finally:
+            self._tasks.discard(task)
             self._active -= 1
             held.running = False
             if again:
@@ -339,9 +342,12 @@ class OrchestrationDispatcher:
     ) -> Checkpoint:
         admission = advance.admission
         folded = {result.reply.id for result in results}
+        answered = 0
+        for event in advance.events:
+            if isinstance(event, _RESULTS):
+                answered += 1
         late = set(admission.deferred)
         ends = advance.state is not None and advance.state.status.is_terminal
-        answered = sum(1 for event in advance.events if isinstance(event, TaskCompleted | TaskFailed))
         open_before = 0 if advance.replaced else position.index.open_activities
         waits = open_before - answered + len(advance.activities) > 0
         return Checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from hashlib import blake2b
 from typing import NewType
@@ -38,6 +39,9 @@ _POSTPONED = ":later"
 
 _FORBIDDEN = frozenset("/\\#?")
 
+_NOT_PLAIN = re.compile(r"[^ -~]|[/\\#?]")
+"""What an id holds that has to be looked at more closely."""
+
 
 def check_instance_id(instance_id: str) -> InstanceId:
     """Return the id when a start may use it.
@@ -51,6 +55,8 @@ def check_instance_id(instance_id: str) -> InstanceId:
         raise InvalidInstanceIdError(instance_id, f"it has {len(instance_id)} characters, 1 to 256 are allowed")
     if instance_id[0] == "@":
         raise InvalidInstanceIdError(instance_id, "it starts with '@', which is reserved for entities")
+    if _NOT_PLAIN.search(instance_id) is None:
+        return InstanceId(instance_id)
     for character in instance_id:
         if character in _FORBIDDEN:
             raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
@@ -79,12 +85,10 @@ def dispatch_id(execution_id: str, task_id: int, kind: str, name: str, payload: 
     a call or the due time of a timer; `rewinds` counts the rewinds of the execution, so that an old failure does not
     answer the new attempt under the same task id. Source: design 3.4.
     """
-    digest = blake2b(digest_size=16)
     # Lengths keep fields apart: ("ab", "c") and ("a", "bc") must differ.
     fields = (execution_id, str(task_id), kind, name, str(rewinds), "\x00" if payload is None else payload)
-    digest.update("\x1f".join(map(str, map(len, fields))).encode())
-    digest.update("\x1e".join(fields).encode("utf-8", "surrogatepass"))
-    return DispatchId(digest.hexdigest())
+    text = "\x1f".join([str(len(field)) for field in fields]) + "\x1e".join(fields)
+    return DispatchId(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
 
 
 def postponed_id(id: MessageId) -> MessageId:

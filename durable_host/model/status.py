@@ -8,7 +8,13 @@ __all__ = ["TERMINAL", "RuntimeStatus"]
 
 
 class RuntimeStatus(Enum):
-    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are only read."""
+    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are only read.
+
+    Attributes:
+        is_terminal: whether nothing can happen any more short of a rewind or a restart.
+    """
+
+    is_terminal: bool
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -19,10 +25,10 @@ class RuntimeStatus(Enum):
     TERMINATED = "Terminated"
     CANCELED = "Canceled"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing can happen any more short of a rewind or a restart."""
-        return self in TERMINAL
+    __hash__ = object.__hash__  # that of Enum is written in Python, and asked for in every step
 
 
 TERMINAL = frozenset({RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED, RuntimeStatus.CANCELED})
+
+for _status in RuntimeStatus:
+    _status.is_terminal = _status in TERMINAL

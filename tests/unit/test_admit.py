@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from durable_host.model.history import (
     ParentInstance,
     SubOrchestrationInstanceCompleted,
 )
-from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, forwarded_id
+from durable_host.model.ids import DispatchId, ExecutionId, InstanceId, MessageId, forwarded_id, postponed_id
 from durable_host.model.messages import Message
 from durable_host.model.status import RuntimeStatus
 
@@ -307,6 +308,29 @@ def test_suspending_twice_records_one_event() -> None:
 
     assert [event.message_id for event in admission.new] == ["a", "c"]
     assert admission.consumed == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("in_one_episode", [False, True])
+@pytest.mark.parametrize(
+    ("arrives", "stands"),
+    [("s4 r5", False), ("r5 s4", False), ("r4 s5", True), ("s5 r4", True), ("s6 r5 s4", True), ("r5 s4 s6", True)],
+)
+def test_of_suspensions_that_were_sent_again_the_last_one_raised_counts(
+    arrives: str, stands: bool, in_one_episode: bool
+) -> None:
+    kinds = {"s": ExecutionSuspended, "r": ExecutionResumed}
+    inbox = [
+        message(kinds[each[0]](timestamp=at(int(each[1]))), postponed_id(MessageId(each)), execution=None)
+        for each in arrives.split()
+    ]
+    index = running()
+
+    for part in [inbox] if in_one_episode else [[each] for each in inbox]:
+        admission = admit(index, part, max_deferrals=5)
+        assert admission.consumed == [each.id for each in part]
+        index.extend(admission.new)
+
+    assert index.suspended is stands
 
 
 def test_nothing_is_recorded_after_a_termination() -> None:

@@ -386,8 +386,11 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
 
     async def _told(self, watch: Watch, seconds: float) -> InstanceState | None:
         self.work.listen()
-        await asyncio.wait([watch], timeout=seconds)
-        return watch.result() if watch.done() and not watch.cancelled() else None
+        alarm = watch.get_loop().call_later(seconds, settle, watch, None)
+        try:
+            return await watch
+        finally:
+            alarm.cancel()
 
 
 def _lacks_history(locked: Locked, cache: HistoryCache) -> bool:

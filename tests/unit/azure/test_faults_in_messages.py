@@ -118,7 +118,8 @@ async def test_events_to_an_instance_that_has_not_started_survive(ahead: timedel
         assert (ended.status, ended.output) == (RuntimeStatus.COMPLETED, '"early"')
 
 
-async def test_a_suspension_and_a_resumption_before_the_start_survive() -> None:
+@pytest.mark.parametrize("seed", [0, 5, 6, 8])
+async def test_a_suspension_and_a_resumption_before_the_start_survive(seed: int) -> None:
     async with running() as ran:
         for instance_id in ("a", "b"):
             await ran.client.start("Approval", instance_id=instance_id, start_at=timedelta(minutes=2))
