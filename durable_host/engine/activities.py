@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable, Generator
 from datetime import timedelta
@@ -83,6 +84,7 @@ class ActivityDispatcher:
         self._clock = clock
         self._metrics = metrics
         self._group = group
+        self._context = contextvars.copy_context()
         self._running: dict[asyncio.Task[None], HeldLease] = {}
         self._sending: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -105,7 +107,8 @@ class ActivityDispatcher:
     def deliver(self, item: ActivityWorkItem) -> None:
         """Take a locked task."""
         held = self._leases.hold(item.lease)
-        self._keep(self._group.create_task(self._run(item, held)), held)
+        # What has handed it over, such as another activity, has a context of its own.
+        self._keep(self._group.create_task(self._run(item, held), context=self._context.copy()), held)
 
     def _keep(self, task: asyncio.Task[None], held: HeldLease) -> None:
         self._running[task] = held

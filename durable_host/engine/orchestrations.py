@@ -13,6 +13,7 @@ forgotten, since its effect is unknown, and redelivery sorts it out.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -83,6 +84,7 @@ class OrchestrationDispatcher:
         self._settings = settings
         self._metrics = metrics
         self._group = group
+        self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         self._held: dict[InstanceId, HeldInstance] = {}
         self._ready: deque[HeldInstance] = deque()
@@ -203,7 +205,8 @@ class OrchestrationDispatcher:
     def _begin(self, held: HeldInstance) -> None:
         self._active += 1
         self._quiet.clear()
-        self._tasks.add(self._group.create_task(self._process(held)))
+        # What has woken it, such as an activity or a client's call, has a context of its own.
+        self._tasks.add(self._group.create_task(self._process(held), context=self._context.copy()))
 
     async def _process(self, held: HeldInstance) -> None:
         task = asyncio.current_task()
