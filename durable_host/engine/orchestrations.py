@@ -28,8 +28,9 @@ from durable_host.engine.leases import LeaseKeeper, give_back
 from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
-from durable_host.model.history import TaskCompleted, TaskFailed
+from durable_host.model.history import HistoryEvent, TaskCompleted, TaskFailed
 from durable_host.model.ids import InstanceId
+from durable_host.model.instance import HistoryVersion
 from durable_host.model.messages import Message
 from durable_host.storage.contract import (
     Checkpoint,
@@ -256,6 +257,9 @@ class OrchestrationDispatcher:
 
     async def _advance(self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity]) -> bool:
         position = await self._position(held)
+        if position is None:
+            await self._lose(held, results)
+            return False
         try:
             advance = await self._episodes.advance(position, inbox)
         except UnknownOrchestrator as unknown:
@@ -269,10 +273,8 @@ class OrchestrationDispatcher:
             _close(advance)
             raise
         if outcome is CommitOutcome.LEASE_LOST:
-            self._metrics.count("checkpoints_lost")
             _close(advance)
-            self._forget(held)
-            await self._send_home(results)
+            await self._lose(held, results)
             return False
         late = self._not_folded(advance, results)
         for result in results:
@@ -315,8 +317,8 @@ class OrchestrationDispatcher:
         await self._send_home(held.results)
         return False
 
-    async def _position(self, held: HeldInstance) -> Position:
-        """Where the instance stands."""
+    async def _position(self, held: HeldInstance) -> Position | None:
+        """Where the instance stands; None: somebody else has gone on with it, so that its lease is lost."""
         position = held.position
         if position is None:
             item = held.item
@@ -325,10 +327,17 @@ class OrchestrationDispatcher:
             held.item = None
             held.position = position
         elif position.needs_history:
-            position.history = await self._store.get_history(held.instance_id) or ()
+            position.history = await self._history(held.instance_id, position.version)
+            if position.history is None:
+                return None
         return position
 
-    async def _load(self, item: OrchestrationWorkItem) -> Position:
+    async def _history(self, instance_id: InstanceId, version: HistoryVersion | None) -> Sequence[HistoryEvent] | None:
+        """The history of this version, which a current lease keeps where it is; None: there is another one."""
+        history = await self._store.get_history(instance_id) or ()
+        return history if len(history) == (0 if version is None else version.length) else None
+
+    async def _load(self, item: OrchestrationWorkItem) -> Position | None:
         history = item.history
         cached = self._cache.take(item.instance_id)
         if cached is not None:
@@ -336,8 +345,10 @@ class OrchestrationDispatcher:
                 return Position(item.instance_id, cached.version, cached.index, cached.state, cached.session)
             cached.close()
         if history is None:
-            # What the store was told we hold has been evicted since. The lease keeps history where it is.
-            history = await self._store.get_history(item.instance_id) or ()
+            # What the store was told we hold has been evicted since.
+            history = await self._history(item.instance_id, item.version)
+            if history is None:
+                return None
         return await self._episodes.load(item.instance_id, item.version, history)
 
     def _checkpoint(
@@ -445,6 +456,12 @@ class OrchestrationDispatcher:
         )
         await self._send_home(results)
         await self._abandon(held, timedelta(seconds=1))
+
+    async def _lose(self, held: HeldInstance, results: Sequence[FinishedActivity]) -> None:
+        """The lease is lost: somebody else goes on with the instance."""
+        self._metrics.count("checkpoints_lost")
+        self._forget(held)
+        await self._send_home(results)
 
     async def _abandon(self, held: HeldInstance, delay: timedelta) -> None:
         self._forget(held)

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durable_host.engine.context import DurableOrchestrationContext
 from durable_host.engine.settings import EngineSettings
-from durable_host.storage.contract import Checkpoint, CommitOutcome
+from durable_host.model.history import HistoryEvent
+from durable_host.model.ids import InstanceId
+from durable_host.storage.contract import Checkpoint, CommitOutcome, OrchestrationWorkItem
 from durable_host.testing.environment import simulated_environment
 from durable_host.worker import TaskHubWorker
 from durable_host_providers.memory import MemoryHub
@@ -75,3 +79,40 @@ async def test_an_episode_whose_checkpoint_is_being_written_leaves_its_slot_to_a
 
     assert after_writes[0] == 2 * slots
     assert ran == 20
+
+
+async def test_an_instance_that_somebody_else_has_gone_on_with_is_let_go() -> None:
+    """Its lease ran out unnoticed, and the history that is read late is not the one that was locked."""
+    environment = simulated_environment()
+    store = MemoryHub(environment).open()
+    receive, get_history = store.receive_orchestrations, store.get_history
+    late: list[int] = []
+
+    async def evicted(limit: int, **rest: Any) -> Sequence[OrchestrationWorkItem]:
+        return [replace(item, history=None) for item in await receive(limit, **rest)]
+
+    async def moved_on(instance_id: InstanceId) -> Sequence[HistoryEvent] | None:
+        history = await get_history(instance_id)
+        if history and not late:
+            late.append(len(history))
+            return [*history, *history]
+        return history
+
+    async def waits(context: Context) -> Any:
+        return await context.wait_for_external_event("go")
+
+    store.receive_orchestrations = evicted  # type: ignore[method-assign, assignment]
+    store.get_history = moved_on  # type: ignore[method-assign]
+    settings = EngineSettings(max_cached_sessions=0)
+    worker = TaskHubWorker(store, environment=environment, settings=settings, lease_thread=False)
+    worker.orchestrator(waits)
+    async with worker:
+        instance = await worker.client.start(waits)
+        await asyncio.sleep(1)
+        await worker.client.raise_event(instance, "go", 1)
+
+        assert await worker.client.result(instance, int) == 1
+
+    assert len(late) == 1
+    assert worker.metrics.value("checkpoints_lost") == 1
+    assert worker.metrics.value("episodes_failed") == 0
