@@ -189,7 +189,7 @@ def test_cached_positions_are_valid_for_one_version_only(monkeypatch: pytest.Mon
 
     load = OrchestrationDispatcher._load
 
-    async def whatever(dispatcher: OrchestrationDispatcher, item: OrchestrationWorkItem) -> Position:
+    async def whatever(dispatcher: OrchestrationDispatcher, item: OrchestrationWorkItem) -> Position | None:
         cached = dispatcher._cache.take(item.instance_id)
         if cached is None:
             return await load(dispatcher, item)
