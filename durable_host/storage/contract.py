@@ -309,8 +309,8 @@ class TaskHubStore(ABC):
         """`lock_orchestrations` for a caller that takes items one by one, too.
 
         While the call waits, the store may give what its own calls lock for it to `deliver`, instead of ending the
-        call: each item counts against `limit`, and belongs to the caller from then on, even if the call is cancelled.
-        A store need not do so. Promise 14.
+        call: each item counts against `limit`, with which the call ends, and belongs to the caller from then on, even
+        if the call is cancelled. A store need not do so. Promise 14.
 
         Args:
             deliver: takes an item, inside another call of the store; fast, and does not fail.

@@ -64,6 +64,26 @@ class ReceivingContract(ContractBase):
             assert await store.complete_activities([completion(hub, each)]) == [CommitOutcome.COMMITTED]
 
     @promise(14)
+    async def test_a_call_ends_with_its_limit(self, hub: ContractHub, store: TaskHubStore) -> None:
+        for number, limit in enumerate((1, 2, 3)):
+            got: list[ActivityWorkItem] = []
+            await create(hub, store, f"a{number}")
+            item = await lock_one(store)
+            call = asyncio.ensure_future(store.receive_activities(limit, wait=LONG, deliver=got.append))
+            await others_run()
+            for _ in range(limit):
+                checkpoint = advance(hub, item, activities=[activity(hub, f"a{number}")], hold=True)
+                await commit(store, checkpoint)
+                assert checkpoint.state is not None
+                item = _after(item, checkpoint.state.version)
+                if call.done():
+                    break
+
+            received = [*(await asyncio.wait_for(call, SOON.total_seconds())), *got]
+
+            assert 1 <= len(received) <= limit
+
+    @promise(14)
     async def test_no_more_than_the_limit_is_received(self, hub: ContractHub, store: TaskHubStore) -> None:
         got: list[ActivityWorkItem] = []
         await create(hub, store, "a", "b")

@@ -39,7 +39,7 @@ class Waiter(Generic[T]):
 
     def __init__(self, limit: int, deliver: Callable[[T], bool] | None) -> None:
         self.limit = limit
-        self.least = limit // 2
+        self.least = max(1, limit // 2)
         self.deliver = deliver
         self.end = 0.0
         self.future: asyncio.Future[Sequence[T]] = asyncio.get_running_loop().create_future()
