@@ -97,6 +97,11 @@ class GrantedInstances(Generic[TimeT]):
         else:
             heapq.heappush(self._later, (due, ref))
 
+    @property
+    def has_later(self) -> bool:
+        """Whether any inbox is to be looked at later."""
+        return bool(self._later)
+
     def next_due(self, now: TimeT) -> TimeT | None:
         """Move what is due to `arrived`; returns the time of the next."""
         later = self._later

@@ -55,13 +55,15 @@ class Watchers(Generic[WatchT]):
         self, changed: Mapping[str, InstanceState | None], settle: Callable[[WatchT, InstanceState | None], object]
     ) -> None:
         """Tell who watches these instances."""
-        if not self:
-            return
-        with self._mutex:
-            for instance_id, state in changed.items():
+        for instance_id, state in changed.items():
+            ends = state is None or state.status.is_terminal
+            # Nobody who begins to watch now misses anything: he has not looked yet.
+            if instance_id not in self._by_id and not (ends and instance_id in self._until_end):
+                continue
+            with self._mutex:
                 for watch in self._by_id.pop(instance_id, ()):
                     settle(watch, state)
-                if state is None or state.status.is_terminal:
+                if ends:
                     for watch in self._until_end.pop(instance_id, ()):
                         settle(watch, state)
 

@@ -79,4 +79,6 @@ class Grants(GrantedInstances[float]):
 
     def wants_look(self) -> bool:
         """Whether the inbox of any held instance wants a look."""
+        if not self.arrived:
+            return False
         return any((grant := self.by_ref.get(ref)) is not None and grant.held for ref in self.arrived)

@@ -97,6 +97,11 @@ class Signals:
         self._hub, self._owner = hub, owner
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody would hear what is told, as far as is known."""
+        return self._loop is not None and self.has_peers
+
     def listen(self) -> None:
         """Begin to listen."""
         if self._task is None and self._loop is not None:

@@ -78,8 +78,8 @@ class Steps:
     tasks: list[ActivityTask] = field(default_factory=list[ActivityTask])
 
     def __post_init__(self) -> None:
-        # Rows are locked in the order of ids, here as everywhere.
-        self.checkpoints = sorted(self.checkpoints, key=_key)
+        if len(self.checkpoints) > 1:  # rows are locked in the order of ids, here as everywhere
+            self.checkpoints = sorted(self.checkpoints, key=_key)
         for each in self.checkpoints:
             self.tasks += each.activities
 
@@ -167,15 +167,17 @@ class Steps:
 
     def applied(self) -> dict[str, InstanceState]:
         """Remember what was written; returns the projections, by instance id."""
+        states: dict[str, InstanceState] = {}
         for checkpoint in self.checkpoints:
             token, _, state, version = _parts(checkpoint)
+            states[checkpoint.lease.key] = state
             grant: Grant | None = self.grants.find(token)
             if grant is not None:
                 grant.version, grant.status = version, state.status.value
                 for message_id in checkpoint.consumed:
                     grant.given.pop(message_id, None)
                 grant.held = True
-        return {each.lease.key: _parts(each)[2] for each in self.checkpoints}
+        return states
 
 
 @dataclass(slots=True)

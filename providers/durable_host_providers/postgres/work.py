@@ -279,13 +279,13 @@ class Work:
         if not self._open:
             return
         if self.instances and "instances" not in self._fetching:
-            due = self.grants.next_due(self.now())
+            due = self.grants.next_due(self.now()) if self.grants.has_later else None
             if self.instances_expected or self.grants.wants_look():
                 self._fetching.add("instances")
                 self.track(self._serve_instances())
             elif due is not None:
                 self._expect("held", max(0, int((due - self.now()) * _SECOND)))
-        if self.activities and self.activities_expected and "activities" not in self._fetching:
+        if self.activities_expected and self.activities and "activities" not in self._fetching:
             self._fetching.add("activities")
             self.track(self._serve_activities())
 

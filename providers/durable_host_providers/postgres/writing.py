@@ -32,9 +32,12 @@ class Writing:
     async def commit(self, checkpoints: Sequence[Checkpoint]) -> list[CommitOutcome]:
         """Apply each checkpoint or nothing of it."""
         outcomes = [CommitOutcome.LEASE_LOST] * len(checkpoints)
+        early = self._work.early
+        if len(checkpoints) == 1 and not early and is_step(checkpoints[0], self._work.grants):
+            await self._commit_steps(checkpoints, (0,), outcomes)
+            return outcomes
         steps: dict[object, int] = {}
         others: list[int] = []
-        early = self._work.early
         ways: list[Coroutine[None, None, None]] = []
         first: int | None = None
         if early:
@@ -198,6 +201,8 @@ class Writing:
         """Tell what was committed and not handed over."""
         if tasks:
             self._work.activities_expected = True
+        if not self._work.signals.is_heard:
+            return
         # Many wait for an end, hardly anybody for a step.
         later = not any(state.status.is_terminal for state in changed.values())
         self._work.signals.tell(activities=tasks > 0, changed=changed, later=later)
