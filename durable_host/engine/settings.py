@@ -18,7 +18,8 @@ class EngineSettings:
     """What a TaskHubWorker may use and when it gives up. Durations are timedeltas.
 
     Attributes:
-        max_concurrent_orchestrations: episodes at once on this host.
+        max_concurrent_orchestrations: episodes at once on this host; up to as many again may have their checkpoints
+            written meanwhile.
         max_concurrent_activities: activities at once on this host.
         max_orchestration_actions: actions of one generation; one more fails the instance.
         store_inputs: keep inputs in TaskScheduled and SubOrchestrationInstanceCreated events.
