@@ -68,6 +68,8 @@ class GroupCommit(Generic[T]):
         Args:
             alone: nobody else is about to put something, so that there is nobody to wait for.
         """
+        if alone and not self._waiting and not self._collecting and self._may_begin():
+            return await self._write_alone(item)
         mine = _Waiting(item)
         self._waiting.append(mine)
         if self._collecting or not self._may_begin():
@@ -86,6 +88,21 @@ class GroupCommit(Generic[T]):
                     self._go_on()
                     raise
         return await self._lead(mine)
+
+    async def _write_alone(self, item: T) -> CommitOutcome:
+        """A batch of one, with which nobody waits."""
+        self._begin()
+        try:
+            (outcome,) = await self._write([item])
+        finally:
+            self._writing -= 1
+            self._go_on()
+        return outcome
+
+    def _begin(self) -> None:
+        self._writing += 1
+        if self._patience:
+            self._began = self._loop.time()
 
     async def _followed(self, mine: _Waiting[T]) -> CommitOutcome | None:
         mine.future = self._loop.create_future()
@@ -108,9 +125,7 @@ class GroupCommit(Generic[T]):
             each = self._waiting.popleft()
             if _is_open(each):
                 batch.append(each)
-        self._writing += 1
-        if self._patience:
-            self._began = self._loop.time()
+        self._begin()
         self._go_on()
         try:
             return await self._settle(batch)

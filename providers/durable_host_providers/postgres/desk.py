@@ -124,11 +124,14 @@ class Desk(Generic[T]):
         """Whether all that is ready has gone to the call without ending it."""
         if waiter.deliver is None or waiter.limit - len(self._ready) < waiter.least:
             return False
-        while self._ready and _delivered(waiter.deliver, self._ready[0]):
-            self._ready.popleft()
-            self._taken += 1
-            self._aged -= 1
-            waiter.limit -= 1
+        try:
+            while self._ready and waiter.deliver(self._ready[0]):
+                self._ready.popleft()
+                self._taken += 1
+                self._aged -= 1
+                waiter.limit -= 1
+        except Exception:  # who takes items is going down, and hears of this one by the call
+            logger.debug("an item could not be delivered", exc_info=True)
         return not self._ready
 
     def _arm(self) -> None:
@@ -209,11 +212,3 @@ class Desk(Generic[T]):
             self._arm()
         if left:
             self._give_back(left)
-
-
-def _delivered(deliver: Callable[[T], bool], item: T) -> bool:
-    try:
-        return deliver(item)
-    except Exception:  # who takes items is going down, and hears of this one by the call
-        logger.debug("an item could not be delivered", exc_info=True)
-        return False
