@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from durable_host.engine.client import TaskHubClient
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Environment
-from durable_host.errors import DurableHostError, StoreUnavailableError
+from durable_host.errors import DurableHostError, InstanceExistsError, StoreUnavailableError
 from durable_host.model.ids import InstanceId
+from durable_host.model.payloads import encode_payload
 from durable_host.storage.contract import TaskHubStore
 from durable_host.testing.faults import FaultKind, FaultPlan, Rates
 from durable_host.testing.oracle import Final, Raised
@@ -187,7 +188,26 @@ class World:
 
     async def start(self, orchestrator: str | Callable[..., Any], input: object = None, **options: Any) -> InstanceId:
         """Start an instance as TaskHubClient.start does, however long the store is out of reach."""
-        instance_id = await self._insist(lambda: self.client.start(orchestrator, input, **options))
+        perhaps = False
+
+        async def start() -> InstanceId:
+            nonlocal perhaps
+            try:
+                return await self.client.start(orchestrator, input, **options)
+            except StoreUnavailableError:
+                perhaps = True
+                raise
+            except InstanceExistsError:
+                # The instance that stands in the way may be the one that an attempt before has started, unheard.
+                given = options.get("instance_id")
+                if not perhaps or given is None:
+                    raise
+                present = await self.client.get(given)
+                if present is None or present.input != (None if input is None else encode_payload(input)):
+                    raise
+                return present.instance_id
+
+        instance_id = await self._insist(start)
         self.started.append(instance_id)
         return instance_id
 

@@ -21,6 +21,8 @@ from tests.simulation.suites import run_seed
         ("memory", "scheduled", 1),
         # A history that was read late, under a lease that had run out, was taken for the one that was locked.
         ("memory", "lives", 96),
+        # Of the client in the scenario: a start whose five attempts all failed had had its effect.
+        ("azure", "talk", 328),
         # Of the model store: a repair overwrote the row that a client had just created anew.
         ("azure", "reuse", 34),
         # Of the model store: an instance that was terminated before it began had no sentinel to fence its start.
