@@ -67,6 +67,10 @@ class ExternalEvents:
             if not waits:
                 del self._waits[key]
 
+    def stop_waiting(self) -> None:
+        """Nobody waits any more: what comes from now on is kept."""
+        self._waits.clear()
+
     def unprocessed(self) -> tuple[EventRaised, ...]:
         """Events that nobody took, in the order of their arrival."""
         return tuple(

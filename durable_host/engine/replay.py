@@ -391,7 +391,10 @@ class Replay:
 
     def _end_if_idle(self) -> None:
         if self._failed is None and self.execution.continuation is not None:
-            return  # takes effect with the result; what still arrives in this episode is carried over
+            # Takes effect with the result. What still arrives in this episode is carried over, also where the code that
+            # has ended left a wait for it.
+            self.execution.events.stop_waiting()
+            return
         if not self.execution.is_idle:
             return
         if self._failed is None:

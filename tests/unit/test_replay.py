@@ -346,6 +346,23 @@ def test_continue_as_new_carries_events_nobody_took_in_order() -> None:
     assert [type(action).__name__ for action in script.actions] == ["SendEvent", "ContinueAsNew"]
 
 
+def test_an_event_that_comes_after_continue_as_new_is_carried_though_the_code_left_a_wait_for_it() -> None:
+    def code(context: Context) -> Code:
+        stop = context.wait_for_external_event("stop")
+        won = yield context.task_any([stop, context.wait_for_external_event("tick")])
+        if won is stop:
+            return "stopped"
+        context.continue_as_new()
+        return None
+
+    script = Script(code)
+    script.step(script.raised("tick"), script.raised("stop", 1))
+
+    continuation = script.continuation
+    assert continuation is not None
+    assert [(event.name, event.input) for event in continuation.carried] == [("stop", "1")]
+
+
 def test_continue_as_new_may_drop_events_and_open_tasks() -> None:
     def code(context: Context) -> None:
         context.call_activity("open")
