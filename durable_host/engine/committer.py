@@ -68,11 +68,12 @@ class GroupCommit(Generic[T]):
         Args:
             alone: nobody else is about to put something, so that there is nobody to wait for.
         """
-        if alone and not self._waiting and not self._collecting and self._may_begin():
+        begins = not self._collecting and self._may_begin()
+        if begins and alone and not self._waiting:
             return await self._write_alone(item)
         mine = _Waiting(item)
         self._waiting.append(mine)
-        if self._collecting or not self._may_begin():
+        if not begins:
             outcome = await self._followed(mine)
             if outcome is not None:
                 return outcome

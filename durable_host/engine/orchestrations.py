@@ -86,7 +86,6 @@ class OrchestrationDispatcher:
         self._metrics = metrics
         self._group = group
         self._context = contextvars.copy_context()
-        self._loop = asyncio.get_running_loop()
         self._held: dict[InstanceId, HeldInstance] = {}
         self._ready: deque[HeldInstance] = deque()
         self._active = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from hashlib import blake2b
 from typing import NewType
@@ -39,9 +38,6 @@ _POSTPONED = ":later"
 
 _FORBIDDEN = frozenset("/\\#?")
 
-_NOT_PLAIN = re.compile(r"[^ -~]|[/\\#?]")
-"""What an id holds that has to be looked at more closely."""
-
 
 def check_instance_id(instance_id: str) -> InstanceId:
     """Return the id when a start may use it.
@@ -55,11 +51,9 @@ def check_instance_id(instance_id: str) -> InstanceId:
         raise InvalidInstanceIdError(instance_id, f"it has {len(instance_id)} characters, 1 to 256 are allowed")
     if instance_id[0] == "@":
         raise InvalidInstanceIdError(instance_id, "it starts with '@', which is reserved for entities")
-    if _NOT_PLAIN.search(instance_id) is None:
-        return InstanceId(instance_id)
-    for character in instance_id:
-        if character in _FORBIDDEN:
-            raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
+    if not _FORBIDDEN.isdisjoint(instance_id):
+        character = next(each for each in instance_id if each in _FORBIDDEN)
+        raise InvalidInstanceIdError(instance_id, f"it contains {character!r}; none of / \\ # ? is allowed")
     return check_characters(instance_id)
 
 
@@ -69,6 +63,8 @@ def check_characters(instance_id: str) -> InstanceId:
     Raises:
         InvalidInstanceIdError: it contains a control character or a lone surrogate.
     """
+    if instance_id.isascii() and instance_id.isprintable():
+        return InstanceId(instance_id)
     for character in instance_id:
         if character < " " or "\x7f" <= character <= "\x9f":
             raise InvalidInstanceIdError(instance_id, f"it contains the control character U+{ord(character):04X}")

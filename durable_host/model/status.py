@@ -8,13 +8,7 @@ __all__ = ["TERMINAL", "RuntimeStatus"]
 
 
 class RuntimeStatus(Enum):
-    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are only read.
-
-    Attributes:
-        is_terminal: whether nothing can happen any more short of a rewind or a restart.
-    """
-
-    is_terminal: bool
+    """Where an instance stands; values are names on the wire. `ContinuedAsNew` and `Canceled` are only read."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -27,8 +21,10 @@ class RuntimeStatus(Enum):
 
     __hash__ = object.__hash__  # that of Enum is written in Python, and asked for in every step
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can happen any more short of a rewind or a restart."""
+        return self in TERMINAL
+
 
 TERMINAL = frozenset({RuntimeStatus.COMPLETED, RuntimeStatus.FAILED, RuntimeStatus.TERMINATED, RuntimeStatus.CANCELED})
-
-for _status in RuntimeStatus:
-    _status.is_terminal = _status in TERMINAL

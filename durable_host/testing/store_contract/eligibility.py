@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -14,10 +12,13 @@ from durable_host.model.instance import HistoryVersion
 from durable_host.storage.contract import CommitOutcome, TaskHubStore
 from durable_host.testing.store_contract.harness import ContractBase, ContractHub, promise
 from durable_host.testing.store_contract.steps import (
+    LONG,
     NEVER,
+    SOON,
     Forgetful,
     activity,
     advance,
+    all_of,
     commit,
     create,
     event,
@@ -32,10 +33,6 @@ from durable_host.testing.store_contract.steps import (
 )
 
 __all__ = ["CancellationContract", "EligibilityContract", "WaitingContract"]
-
-LONG = timedelta(seconds=20)
-SOON = timedelta(seconds=10)
-"""Less than a lease: what is not given back is not there."""
 
 
 class EligibilityContract(ContractBase):
@@ -314,10 +311,8 @@ class CancellationContract(ContractBase):
             await create(hub, store, f"a{turns}")
             for _ in range(turns):
                 await asyncio.sleep(0)
-            call.cancel()
-            (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = await _all_of(outcome, 1, lambda: lock(store, wait=SOON))
+            locked = await all_of(call, 1, lambda: lock(store, wait=SOON))
 
             assert [item.instance_id for item in locked] == [f"a{turns}"]
             await commit(store, advance(hub, locked[0]))
@@ -334,10 +329,8 @@ class CancellationContract(ContractBase):
             await commit(store, advance(hub, item, activities=(activity(hub),)))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            call.cancel()
-            (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = await _all_of(outcome, 1, lambda: lock_tasks(store, wait=SOON))
+            locked = await all_of(call, 1, lambda: lock_tasks(store, wait=SOON))
 
             assert len(locked) == 1
 
@@ -351,10 +344,8 @@ class CancellationContract(ContractBase):
             call = asyncio.ensure_future(store.lock_orchestrations(10, wait=LONG, cache=Forgetful()))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            call.cancel()
-            (outcome,) = await asyncio.gather(call, return_exceptions=True)
 
-            locked = await _all_of(outcome, len(names), lambda: lock(store, wait=SOON))
+            locked = await all_of(call, len(names), lambda: lock(store, wait=SOON))
 
             assert sorted(item.instance_id for item in locked) == names
             for item in locked:
@@ -389,11 +380,3 @@ class CancellationContract(ContractBase):
         assert sorted(item.instance_id for item in locked) == ["a", "b", "c"]
         for item in locked:
             assert await commit(store, advance(hub, item)) is CommitOutcome.COMMITTED
-
-
-async def _all_of(outcome: Any, count: int, lock_more: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-    """What a cancelled call returned after all, and what it gave back, which may take a moment."""
-    locked = [] if isinstance(outcome, BaseException) else list(outcome)
-    while len(locked) < count and (more := await lock_more()):
-        locked += more
-    return locked

@@ -11,6 +11,7 @@ from datetime import timedelta
 from durable_host.storage.contract import CommitOutcome, TaskHubStore
 from durable_host.testing.store_contract.harness import ContractBase, ContractHub, promise
 from durable_host.testing.store_contract.steps import (
+    LONG,
     activity,
     advance,
     commit,
@@ -27,7 +28,6 @@ from durable_host.testing.store_contract.steps import (
 
 __all__ = ["HandOverContract"]
 
-LONG = timedelta(seconds=20)
 COMMITTED = CommitOutcome.COMMITTED
 
 

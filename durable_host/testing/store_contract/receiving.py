@@ -6,7 +6,6 @@ A store that answers its lock calls and delivers nothing besides passes as well.
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 from durable_host.storage.contract import (
@@ -17,9 +16,12 @@ from durable_host.storage.contract import (
 )
 from durable_host.testing.store_contract.harness import ContractBase, ContractHub, promise
 from durable_host.testing.store_contract.steps import (
+    LONG,
+    SOON,
     Forgetful,
     activity,
     advance,
+    all_of,
     commit,
     completion,
     create,
@@ -32,10 +34,6 @@ from durable_host.testing.store_contract.steps import (
 )
 
 __all__ = ["ReceivingContract"]
-
-LONG = timedelta(seconds=20)
-SOON = timedelta(seconds=10)
-"""Less than a lease: what is not given back is not there."""
 
 
 class ReceivingContract(ContractBase):
@@ -55,9 +53,7 @@ class ReceivingContract(ContractBase):
         second = advance(hub, _after(item, first.state.version), activities=tasks[1:], hold=True)
         await commit(store, second)
         await others_run()
-        got += await _ended(call)
-        while len(got) < 3 and (more := await lock_tasks(store, wait=SOON)):
-            got += more
+        got += await all_of(call, 3 - len(got), lambda: lock_tasks(store, wait=SOON))
 
         assert sorted(each.task.dispatch_id for each in got) == sorted(each.dispatch_id for each in tasks)
         for each in got:
@@ -94,7 +90,7 @@ class ReceivingContract(ContractBase):
         others = [activity(hub, "b") for _ in range(3)]
         await commit(store, advance(hub, one, activities=tasks))
         await commit(store, advance(hub, two, activities=others))
-        received = [*got, *(await _ended(call))]
+        received = [*got, *(await all_of(call, 0, lambda: lock_tasks(store)))]
 
         left: list[ActivityWorkItem] = []
         while len(received) + len(left) < 6 and (more := await lock_tasks(store, wait=SOON)):
@@ -116,10 +112,7 @@ class ReceivingContract(ContractBase):
             await commit(store, advance(hub, item, activities=tasks))
             for _ in range(turns):
                 await asyncio.sleep(0)
-            got += await _ended(call)
-
-            while len(got) < 2 and (more := await lock_tasks(store, wait=SOON)):
-                got += more
+            got += await all_of(call, 2 - len(got), lambda: lock_tasks(store, wait=SOON))
 
             assert sorted(each.task.dispatch_id for each in got) == sorted(each.dispatch_id for each in tasks)
             for each in got:
@@ -138,9 +131,7 @@ class ReceivingContract(ContractBase):
         await create(hub, store, "new")
         await store.send([event(hub, "old")])
         await others_run()
-        got += await _ended(call)
-        while len(got) < 2 and (more := await lock(store, wait=SOON)):
-            got += more
+        got += await all_of(call, 2 - len(got), lambda: lock(store, wait=SOON))
 
         new, old = sorted(got, key=lambda item: item.instance_id)
         assert (new.instance_id, new.history) == ("new", ())
@@ -152,11 +143,3 @@ class ReceivingContract(ContractBase):
 def _after(item: OrchestrationWorkItem, version: Any) -> OrchestrationWorkItem:
     """The same held instance after a commit."""
     return OrchestrationWorkItem(item.instance_id, version, None, (), item.lease)
-
-
-async def _ended(call: asyncio.Future[Any]) -> list[Any]:
-    """Cancel a call, and what it returned after all."""
-    if not call.done():
-        call.cancel()
-    await asyncio.wait([call])
-    return [] if call.cancelled() or call.exception() is not None else list(call.result())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,11 +33,14 @@ from durable_host.storage.contract import (
 from durable_host.testing.store_contract.harness import ContractHub
 
 __all__ = [
+    "LONG",
     "NEVER",
+    "SOON",
     "Caching",
     "Forgetful",
     "activity",
     "advance",
+    "all_of",
     "commit",
     "completion",
     "create",
@@ -57,6 +60,11 @@ __all__ = [
 
 NEVER = timedelta(0)
 """Do not wait."""
+
+LONG = timedelta(seconds=20)
+
+SOON = timedelta(seconds=10)
+"""Less than a lease: what is not given back is not there."""
 
 
 class Forgetful:
@@ -250,6 +258,16 @@ async def commit(store: TaskHubStore, checkpoint: Checkpoint) -> CommitOutcome:
     outcomes = await store.commit([checkpoint])
     assert len(outcomes) == 1
     return outcomes[0]
+
+
+async def all_of(call: asyncio.Future[Any], count: int, lock_more: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
+    """Cancel a lock call: what it returned after all, and what it gave back, which may take a moment."""
+    call.cancel()
+    await asyncio.wait([call])
+    locked = [] if call.cancelled() or call.exception() is not None else list(call.result())
+    while len(locked) < count and (more := await lock_more()):
+        locked += more
+    return locked
 
 
 async def others_run() -> None:
