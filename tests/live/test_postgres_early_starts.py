@@ -162,6 +162,29 @@ async def test_a_start_whose_first_step_takes_time_is_stored_by_itself(opening: 
         assert early.names == ["start_at", "step_alone"]
 
 
+async def test_a_start_whose_time_runs_out_as_its_first_step_is_about_to_be_written_is_stored_once(
+    opening: Opening,
+) -> None:
+    async with opening() as early:
+        await create(early.hub, early.store, "b")
+        other = await lock_one(early.store)
+        message = start(early.hub)
+        starting, item = await early.begin(message)
+        begun = early.store.work.early._current  # pyright: ignore[reportPrivateUsage]
+        assert begun is not None
+        step = early.first_step(message, item)
+        loop = asyncio.get_running_loop()
+        # Its alarm comes first in the turn of the loop in which the two statements of this call begin.
+        loop.call_soon(early.store.work.early._store_alone, begun)  # pyright: ignore[reportPrivateUsage]
+
+        outcomes = await early.store.commit([advance(early.hub, other), step])
+
+        assert outcomes == [CommitOutcome.COMMITTED, CommitOutcome.COMMITTED]
+        assert await starting
+        assert sorted(early.names) == ["commit", "start_at", "step_alone"]
+        assert await early.store.get_history(A) == list(step.events)
+
+
 @pytest.mark.parametrize("kind", ["lets go", "two activities", "sends"])
 async def test_an_unusual_first_step_finds_the_start_stored(opening: Opening, kind: str) -> None:
     async with opening() as early:

@@ -36,9 +36,10 @@ class Grant:
         held: the holder waits between two episodes and wants to be told of arrivals.
         version: where committed history stands.
         status, execution_id: of the projection as it was last written or read here.
+        carried: the activity that stands in the instance's row, in a store that has that.
     """
 
-    __slots__ = ("execution_id", "given", "held", "instance_id", "lease", "ref", "status", "version")
+    __slots__ = ("carried", "execution_id", "given", "held", "instance_id", "lease", "ref", "status", "version")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Grant:
         self.execution_id = execution_id
         self.given: dict[str, int] = {}
         self.held = False
+        self.carried: str | None = None
 
 
 class GrantedInstances(Generic[TimeT]):

@@ -238,6 +238,7 @@ class Batch:
                 grant.version = checkpoint.state.version
             if state is not None:
                 grant.status, grant.execution_id = state.status.value, state.execution_id
+            grant.carried = None
             grant.held = True
         return found
 

@@ -13,7 +13,7 @@ from durable_host.storage.contract import ActivityWorkItem, Lease
 
 from .answers import LEASE, MESSAGE, REF
 from .connection import Pool
-from .grants import ActivityToken, InstanceToken
+from .grants import ActivityToken, InstanceToken, carriers
 from .items import Locked, Spoilt
 
 if TYPE_CHECKING:  # a cycle in types only: what is fetched may have to be given back
@@ -59,7 +59,7 @@ class GivingBack:
                 self._owed.pop(lease, None)
             if tokens:
                 await self._work.pool.fetch(
-                    self._work.sql["abandon"], self._work.hub, 0, *_tokens(tokens, lambda _: False)
+                    self._work.sql["abandon"], self._work.hub, 0, *_tokens(tokens, lambda _: False), carriers(tokens)
                 )
             for token in tokens:
                 self._owed_tokens.pop(token, None)
@@ -119,7 +119,7 @@ class GivingBack:
         micros = max(0, delay // timedelta(microseconds=1))
         try:
             answers = await self._work.pool.fetch(
-                self._work.sql["abandon"], self._work.hub, micros, *arguments, repeatable=True
+                self._work.sql["abandon"], self._work.hub, micros, *arguments, carriers(tokens), repeatable=True
             )
         except StoreUnavailableError:
             self._owed_tokens.update(dict.fromkeys(token for token in tokens if self._work.is_ours(token.lease)))
@@ -139,27 +139,34 @@ class GivingBack:
             numbers,
             ids,
             their_numbers,
+            carriers(tokens),
             repeatable=True,
         )
-        current: set[object] = set()
-        for answer in answers:
-            if answer[REF] is None:
-                current.add(ActivityToken(answer[LEASE], answer[MESSAGE]))
-            else:
-                current.add(InstanceToken(answer[LEASE], answer[REF]))
+        # A lease with what it is of: the dispatch id or the row.
+        current = {(answer[LEASE], answer[MESSAGE] if answer[REF] is None else answer[REF]) for answer in answers}
+
+        def is_current(token: object) -> bool:
+            if isinstance(token, ActivityToken):
+                return (token.lease, token.dispatch_id) in current
+            return isinstance(token, InstanceToken) and (token.lease, token.ref) in current
+
         return [
-            Lease(each.key, each.token, self._work.settings.lease) if each.token in current else None for each in leases
+            Lease(each.key, each.token, self._work.settings.lease) if is_current(each.token) else None
+            for each in leases
         ]
 
     def renewed(self, asked: Sequence[Lease], leases: Sequence[Lease | None]) -> None:
         """What became of leases: if one had ended, what came meanwhile was not told to the holder."""
         grants = self._work.grants
         for before, after in zip(asked, leases, strict=True):
+            if isinstance(before.token, ActivityToken) and before.token.carrier is not None:
+                grants.unloaded(before.token.carrier)
             if not isinstance(before.token, InstanceToken):
                 continue
             grant = grants.find(before.token)
             if grant is None:
                 continue
+            grant.carried = None
             if after is None:
                 grants.drop(grant.ref)
             elif grant.held:
@@ -173,11 +180,9 @@ class GivingBack:
         try:
             if spoilt.task is not None:
                 arguments = _tokens([spoilt.task], lambda _: False)
-                await self._work.pool.fetch(self._work.sql["abandon"], self._work.hub, _SPOILT_TASK, *arguments)
+                await self._work.pool.fetch(self._work.sql["abandon"], self._work.hub, _SPOILT_TASK, *arguments, None)
             lease = None if spoilt.token is None else spoilt.token.lease
-            rows = await self._work.pool.fetch(
-                self._work.sql["quarantine_spoilt"], self._work.hub, spoilt.ref, lease, reason
-            )
+            rows = await self._work.pool.fetch(self._work.sql["quarantine"], self._work.hub, spoilt.ref, lease, reason)
             instance_id = rows[0][0] if rows else instance_id
         except Exception as error:
             logger.warning("an unreadable row could not be set aside: %s", error, extra={"event": "set_aside_failed"})

@@ -7,11 +7,13 @@ dropped whenever a call that touches it fails.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from durable_host_providers._sql.grants import Grant, GrantedInstances, InstanceToken
 
-__all__ = ["LEASE_BITS", "UNKNOWN_ROW", "ActivityToken", "Grant", "Grants", "InstanceToken"]
+__all__ = ["LEASE_BITS", "UNKNOWN_ROW", "ActivityToken", "Grant", "Grants", "InstanceToken", "carriers"]
 
 LEASE_BITS = 36
 """Lower bits of a lease number, which count this store object's calls; above them stands the number of the object."""
@@ -23,10 +25,17 @@ _MOST_EARLY = 10_000
 
 
 class ActivityToken(msgspec.Struct, frozen=True, gc=False):
-    """The fence of an activity's lease, and its dispatch id."""
+    """The fence of an activity's lease, and its dispatch id; `carrier`: the row of an instance that may carry it."""
 
     lease: int
     dispatch_id: str
+    carrier: int | None = None
+
+
+def carriers(tokens: Iterable[object]) -> list[int] | None:
+    """The rows that may carry some of these."""
+    found = {token.carrier for token in tokens if isinstance(token, ActivityToken) and token.carrier is not None}
+    return sorted(found) or None
 
 
 class Grants(GrantedInstances[float]):
@@ -50,6 +59,12 @@ class Grants(GrantedInstances[float]):
             if len(self._early) >= _MOST_EARLY:
                 self._early.clear()
             self._early[token] = None
+
+    def unloaded(self, ref: int) -> None:
+        """What an instance carried has a row of its own now."""
+        grant = self.by_ref.get(ref)
+        if grant is not None:
+            grant.carried = None
 
     def look_at_all(self) -> None:
         """Any inbox may hold something new."""

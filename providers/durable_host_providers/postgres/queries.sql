@@ -44,72 +44,80 @@ SELECT ref FROM fresh
 
 -- name: start_step
 -- The same together with the first step of the instance: neither the message nor the Pending projection is ever seen.
--- Says whether it was stored, and whether the activity was new.
+-- An activity that is handed over ($22) is carried in the row. Says whether it was stored, and whether the activity was
+-- new.
 WITH now AS MATERIALIZED (
     SELECT durable_host.now_micros() AS micros
 ), fresh AS (
     INSERT INTO durable_host.instances (
         ref, hub, instance_id, wake_at, lease, start_id, name, parent_id, created_at, input, execution_id, generation,
-        length, updated_at, state, custom_status, status
+        length, updated_at, state, custom_status, status, carried_lease, carried_until, carried_at, carried_id,
+        carried_task
     )
     OVERRIDING SYSTEM VALUE
-    SELECT $4, $1, $6, now.micros + $3, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 FROM now
+    SELECT $4, $1, $6, now.micros + $3, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+        $2, now.micros + $3, now.micros, CASE WHEN $22 THEN $20 END, CASE WHEN $22 THEN $21::bytea END
+    FROM now
     ON CONFLICT (hub, instance_id) DO NOTHING
     RETURNING ref
 ), appended AS (
     INSERT INTO durable_host.history (ref, first, events) SELECT fresh.ref, 0, $19 FROM fresh
 ), added AS (
-    INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
-    SELECT fresh.ref, now.micros + CASE WHEN $22 THEN $3 ELSE 0 END, CASE WHEN $22 THEN $2::bigint END, now.micros, $1,
-        0, $20, $21
-    FROM fresh, now WHERE $20::text IS NOT NULL
+    INSERT INTO durable_host.activities (ref, wake_at, created_at, hub, deliveries, dispatch_id, task)
+    SELECT fresh.ref, now.micros, now.micros, $1, 0, $20, $21
+    FROM fresh, now WHERE $20::text IS NOT NULL AND NOT $22
     ON CONFLICT (hub, dispatch_id) DO NOTHING
-    RETURNING 1
 )
-SELECT EXISTS (SELECT 1 FROM fresh), EXISTS (SELECT 1 FROM added)
+SELECT ref FROM fresh
 
 -- name: step_alone
 -- The usual step of one instance, or its first one, like the function `step` at a fraction of its price: no arrays,
--- nothing to interpret. Says whether the row was as remembered; else nothing happens. An activity that is there already,
--- which hardly ever happens, is an error, and nothing happens: ON CONFLICT would cost a tenth of the statement.
+-- nothing to interpret. $15: an activity that is folded in, if it has a row of its own; $21: one that is carried. $16,
+-- $17: an activity that gets a row; $22, $23: one that is handed over, and carried. Says whether the row was as
+-- remembered; else nothing happens. An activity that is there already, which hardly ever happens, is an error, and
+-- nothing happens: ON CONFLICT would cost a tenth of the statement.
 WITH now AS MATERIALIZED (
     SELECT durable_host.now_micros() AS micros
 ), stepped AS (
     UPDATE durable_host.instances i SET
-        generation = $19, length = $8, updated_at = $9, state = $10, custom_status = $11, status = $20, pending = false
+        generation = $18, length = $8, updated_at = $9, state = $10, custom_status = $11, status = $19, pending = false,
+        carried_lease = $2, carried_until = now.micros + $3, carried_at = now.micros, carried_id = $22,
+        carried_task = $23
     FROM now
     WHERE i.ref = $4 AND i.lease = $5 AND coalesce(i.wake_at, 0) > now.micros AND i.generation IS NOT DISTINCT FROM $6
         AND i.length IS NOT DISTINCT FROM $7 AND i.execution_id = $12 AND i.status = $13
+        AND i.carried_id IS NOT DISTINCT FROM $21
+        AND NOT EXISTS (SELECT 1 FROM durable_host.activities a WHERE a.hub = $1 AND a.dispatch_id = $22)
     RETURNING i.ref
 ), appended AS (
     INSERT INTO durable_host.history (ref, first, events) SELECT stepped.ref, coalesce($7, 0), $14 FROM stepped
 ), consumed AS (
-    DELETE FROM durable_host.messages m USING stepped WHERE m.ref = stepped.ref AND m.id = $21
+    DELETE FROM durable_host.messages m USING stepped WHERE m.ref = stepped.ref AND m.id = $20
 ), folded AS (
     DELETE FROM durable_host.activities a USING stepped WHERE a.hub = $1 AND a.dispatch_id = $15
 ), added AS (
-    INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
-    SELECT stepped.ref, now.micros + CASE WHEN $18 THEN $3 ELSE 0 END, CASE WHEN $18 THEN $2::bigint END, now.micros, $1,
-        0, $16, $17
+    INSERT INTO durable_host.activities (ref, wake_at, created_at, hub, deliveries, dispatch_id, task)
+    SELECT stepped.ref, now.micros, now.micros, $1, 0, $16, $17
     FROM stepped, now WHERE $16::text IS NOT NULL
 )
 SELECT 1 FROM stepped
 
--- name: quarantine
--- Take a locked instance out of circulation.
-UPDATE durable_host.instances SET
-    quarantined = $3, own_status = status, status = CASE WHEN state IS NULL THEN NULL ELSE 'Failed' END,
-    lease = NULL, wake_at = NULL
-WHERE ref = $1 AND abs(lease) = $2
-RETURNING ref
-
--- name: quarantine_spoilt
--- The same for an instance with something unreadable, if the lease is current or none is asked for.
-UPDATE durable_host.instances SET
-    quarantined = $4, own_status = status, status = CASE WHEN state IS NULL THEN NULL ELSE 'Failed' END,
-    lease = NULL, wake_at = NULL
-WHERE hub = $1 AND ref = $2 AND ($3::bigint IS NULL OR lease = $3) AND quarantined IS NULL
-RETURNING instance_id
+-- name: step_carried
+-- The most usual step of all: a carried activity's result comes in, the next one is handed over, and nothing else.
+WITH now AS MATERIALIZED (
+    SELECT durable_host.now_micros() AS micros
+), stepped AS (
+    UPDATE durable_host.instances i SET
+        length = $8, updated_at = $9, state = $10, custom_status = $11, status = $15, pending = false,
+        carried_lease = $2, carried_until = now.micros + $3, carried_at = now.micros, carried_id = $17,
+        carried_task = $18
+    FROM now
+    WHERE i.ref = $4 AND i.lease = $5 AND coalesce(i.wake_at, 0) > now.micros AND i.generation = $6 AND i.length = $7
+        AND i.execution_id = $12 AND i.status = $13 AND i.carried_id = $16
+        AND NOT EXISTS (SELECT 1 FROM durable_host.activities a WHERE a.hub = $1 AND a.dispatch_id = $17)
+    RETURNING i.ref
+)
+INSERT INTO durable_host.history (ref, first, events) SELECT stepped.ref, $7, $14 FROM stepped RETURNING first
 
 -- name: notify
 -- Tell other store objects; nothing that must outlive the server.
@@ -179,11 +187,16 @@ FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
 -- name: count_activities
 -- Activities without and with a live lease, and the age of the oldest that waits.
 SELECT
-    count(a.seq) FILTER (WHERE a.lease IS NULL OR a.wake_at <= now.micros),
-    count(a.seq) FILTER (WHERE a.lease IS NOT NULL AND a.wake_at > now.micros),
+    count(*) FILTER (WHERE a.lease IS NULL OR a.wake_at <= now.micros),
+    count(*) FILTER (WHERE a.lease IS NOT NULL AND a.wake_at > now.micros),
     max(now.micros - a.created_at) FILTER (WHERE a.wake_at <= now.micros)
 FROM (SELECT durable_host.now_micros() AS micros OFFSET 0) AS now
-LEFT JOIN durable_host.activities a ON a.hub = $1
+CROSS JOIN (
+    SELECT lease, wake_at, created_at FROM durable_host.activities WHERE hub = $1
+    UNION ALL
+    SELECT carried_lease, carried_until, carried_at FROM durable_host.instances
+    WHERE hub = $1 AND wake_at IS NOT NULL AND carried_id IS NOT NULL
+) AS a
 
 -- name: returned_activities
 -- Activities that were fetched at least twice and wait.

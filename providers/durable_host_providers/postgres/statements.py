@@ -30,17 +30,18 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "step": (
         *("integer", "bigint", "bigint"),
         *("bigint[]", "bigint[]", "integer[]", "integer[]", "text[]", "text[]"),
-        *("integer[]", "integer[]", "bigint[]", "bytea[]", "bytea[]", "text[]", "bytea[]", "bigint[]", "text[]"),
+        *("integer[]", "integer[]", "bigint[]", "bytea[]", "bytea[]", "text[]", "text[]", "bytea[]"),
+        *("bigint[]", "text[]"),
         *("text[]", "bigint[]", "text[]", "bytea[]", "integer"),
     ),
     "last_step": (
         *("integer", "bigint", "bigint"),
         *("bigint", "bigint", "integer", "integer", "text", "text"),
         *("integer", "integer", "bigint", "boolean", "text", "bytea"),
-        *("bytea", "bytea", "bytea", "bytea", "text", "text"),
+        *("bytea", "bytea", "bytea", "bytea", "text", "text", "text"),
     ),
     "complete": (
-        *("integer", "bigint", "bigint", "text[]", "bigint[]"),
+        *("integer", "bigint", "bigint", "text[]", "bigint[]", "bigint[]"),
         *("text[]", "text[]", "text[]", "bigint[]", "bytea[]", "integer"),
     ),
     "send": (
@@ -55,8 +56,9 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     ),
     "fetch_instances": ("integer", "integer", "bigint", "bigint", "bigint[]", "bigint[]", "bigint[]"),
     "fetch_activities": ("integer", "integer", "bigint", "bigint"),
-    "renew": ("integer", "bigint", "bigint[]", "bigint[]", "text[]", "bigint[]"),
-    "abandon": ("integer", "bigint", "bigint[]", "bigint[]", "boolean[]", "text[]", "bigint[]"),
+    "renew": ("integer", "bigint", "bigint[]", "bigint[]", "text[]", "bigint[]", "bigint[]"),
+    "abandon": ("integer", "bigint", "bigint[]", "bigint[]", "boolean[]", "text[]", "bigint[]", "bigint[]"),
+    "quarantine": ("integer", "bigint", "bigint", "text"),
     "release_quarantined": ("integer", "text[]"),
     "disown": ("integer", "bigint", "bigint", "bigint[]"),
     "purge": ("integer", "text[]", "boolean"),

@@ -1,7 +1,8 @@
 """The usual steps of an instance that its worker holds, as the arguments of smaller statements than `commit`.
 
 Most checkpoints are of two kinds: an activity's result comes in, the next activity goes out, the instance stays locked;
-and in the end, a result comes in and nothing goes out.
+and in the end, a result comes in and nothing goes out. An activity that is handed over with the step of one instance
+alone gets no row of its own: the instance carries it to its next step.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def _goes_on(checkpoint: Checkpoint, state: InstanceState, grants: Grants) -> bo
         and grant.execution_id == state.execution_id
         and grant.status is not None
         and grant.version == base
+        and (grant.carried is None or any(lease.key == grant.carried for lease in checkpoint.completed))
     )
 
 
@@ -111,6 +113,7 @@ class Steps:
                     to_micros(state.updated_at),
                     state_text(state).encode(),
                     None if custom is None else custom.encode(),
+                    None if grant is None else grant.carried,
                     state.status.value,
                     encode_events(checkpoint.events).encode(),
                 )
@@ -138,14 +141,19 @@ class Steps:
         (only,) = self.checkpoints
         return len(self.tasks) < 2 and len(only.completed) < 2 and len(only.consumed) < 2
 
-    def arguments_alone(self, *, locked: int) -> list[object]:
-        """The arguments of `step_alone` behind hub and lease."""
+    def alone(self, *, handed: bool) -> tuple[str, list[object]]:
+        """The statement of one checkpoint, and its arguments behind hub, lease and its length.
+
+        Args:
+            handed: the activity is handed over, and carried.
+        """
         (checkpoint,) = self.checkpoints
         token, base, state, version = _parts(checkpoint)
         custom = state.custom_status
-        task = self.tasks[0] if self.tasks else None
         grant = self.grants.find(token)
-        return [
+        carried = None if grant is None else grant.carried
+        status = state.status.value
+        arguments: list[object] = [
             token.ref,
             token.lease,
             *base,
@@ -156,17 +164,21 @@ class Steps:
             state.execution_id,
             None if grant is None else grant.status,
             encode_events(checkpoint.events).encode(),
-            checkpoint.completed[0].key if checkpoint.completed else None,
-            None if task is None else task.dispatch_id,
-            None if task is None else encode_task(task).encode(),
-            bool(locked),
-            version.generation,
-            state.status.value,
-            checkpoint.consumed[0] if checkpoint.consumed else None,
         ]
+        task = _columns(self.tasks[0]) if self.tasks else _NO_TASK
+        if carried is not None and not checkpoint.consumed and (handed or not self.tasks):
+            return "step_carried", [*arguments, status, carried, *task]
+        folded = checkpoint.completed[0].key if checkpoint.completed and carried is None else None
+        consumed = checkpoint.consumed[0] if checkpoint.consumed else None
+        row, to_carry = (_NO_TASK, task) if handed else (task, _NO_TASK)
+        return "step_alone", [*arguments, folded, *row, version.generation, status, consumed, carried, *to_carry]
 
-    def applied(self) -> dict[str, InstanceState]:
-        """Remember what was written; returns the projections, by instance id."""
+    def applied(self, *, carried: bool) -> dict[str, InstanceState]:
+        """Remember what was written; returns the projections, by instance id.
+
+        Args:
+            carried: the new activity, if there is one, is carried.
+        """
         states: dict[str, InstanceState] = {}
         for checkpoint in self.checkpoints:
             token, _, state, version = _parts(checkpoint)
@@ -176,6 +188,7 @@ class Steps:
                 grant.version, grant.status = version, state.status.value
                 for message_id in checkpoint.consumed:
                     grant.given.pop(message_id, None)
+                grant.carried = self.tasks[0].dispatch_id if carried and self.tasks else None
                 grant.held = True
         return states
 
@@ -198,6 +211,7 @@ class LastStep:
         token, base, state, version = _parts(checkpoint)
         state = shown_state(state)
         grant = self.grants.find(token)
+        carried = None if grant is None else grant.carried
         return [
             token.ref,
             token.lease,
@@ -213,13 +227,21 @@ class LastStep:
             *(raw(payload) for payload in payloads_of(state)[1:]),
             encode_events(checkpoint.events).encode(),
             checkpoint.consumed[0] if checkpoint.consumed else None,
-            checkpoint.completed[0].key if checkpoint.completed else None,
+            checkpoint.completed[0].key if checkpoint.completed and carried is None else None,
+            carried,
         ]
 
     def applied(self) -> dict[str, InstanceState]:
         """Remember that it is locked no more; returns the projection, by instance id."""
         self.grants.drop(self.ref)
         return {self.checkpoint.lease.key: shown_state(_parts(self.checkpoint)[2])}
+
+
+_NO_TASK: tuple[object, object] = (None, None)
+
+
+def _columns(task: ActivityTask) -> tuple[object, object]:
+    return task.dispatch_id, encode_task(task).encode()
 
 
 def _key(checkpoint: Checkpoint) -> str:

@@ -292,7 +292,7 @@ class PostgresTaskHubStore(WatchingStore[Watch]):
             return CommitOutcome.LEASE_LOST
         reason = reason.replace("\0", "\\0")
         await work.early.settled([token])
-        if not await work.pool.fetch(self._sql["quarantine"], token.ref, token.lease, reason):
+        if not await work.pool.fetch(self._sql["quarantine"], work.hub, token.ref, token.lease, reason):
             return CommitOutcome.LEASE_LOST
         work.grants.drop(token.ref)
         work.changed(lease.key)

@@ -52,20 +52,28 @@ async def _calls(connection: Connection, sql: Statements, name: str) -> None:
     await connection.fetch(
         sql["last_step"],
         *(*first, new, _LEASE, None, None, "e", "Pending", 1, 1, 0, True, "Completed", _TEXT),
-        *(None, None, None, _TEXT, "m", f"{name}1"),
+        *(None, None, None, _TEXT, "m", f"{name}1", None),
     )
     # ref, lease, version, length, updated_at, state, custom status, execution, status, events, folded, activity, ...
     await connection.fetch(
         sql["step_alone"],
-        *(*first, ref, _LEASE, None, None, 1, 0, _TEXT, None, "e", "Pending", _TEXT, None, f"{name}1", _TEXT, True),
-        *(1, "Running", "m"),
+        *(*first, ref, _LEASE, None, None, 1, 0, _TEXT, None, "e", "Pending", _TEXT, None, None, None),
+        *(1, "Running", "m", None, f"{name}5", _TEXT),
+    )
+    await connection.fetch(
+        sql["step_carried"],
+        *(*first, ref, _LEASE, 1, 1, 2, 0, _TEXT, None, "e", "Running", _TEXT, "Running", f"{name}5", f"{name}1"),
+        _TEXT,
     )
     steps: Sequence[object] = (
-        *([ref], [_LEASE], [1], [1], ["e"], ["Running"], [1], [2], [0], [_TEXT], [None], ["Running"], [_TEXT]),
+        *([ref], [_LEASE], [1], [2], ["e"], ["Running"], [1], [3], [0], [_TEXT], [None], [f"{name}1"], ["Running"]),
+        [_TEXT],
         *([ref], ["m"], [f"{name}1"], [ref], [f"{name}2"], [_TEXT], 1),
     )
     await connection.fetch(sql["step"], *first, *steps)
-    await connection.fetch(sql["complete"], *first, [f"{name}2"], [_LEASE], [name], ["r"], [None], [None], [_TEXT], 0)
+    await connection.fetch(
+        sql["complete"], *first, [f"{name}2"], [_LEASE], None, [name], ["r"], [None], [None], [_TEXT], 0
+    )
     await connection.fetch(sql["commit"], *first, *_ending(ref, name))
     await connection.fetch(sql["fetch_instances"], _HUB, 1, _LEASE, _LENGTH, [], [], [])
     await connection.fetch(sql["fetch_activities"], _HUB, 1, _LEASE, _LENGTH)
@@ -77,17 +85,17 @@ def _ending(ref: int, name: str) -> Sequence[object]:
         "ref": ref,
         "lease": _LEASE,
         "generation": 1,
-        "length": 2,
+        "length": 3,
         "expected": "e",
         "hold": False,
         "mode": 1,
     }
-    projection = (1, 3, 0, 0, True, "Completed", "e", "n", None, _TEXT, None, None, None, False, None)
+    projection = (1, 4, 0, 0, True, "Completed", "e", "n", None, _TEXT, None, None, None, False, None)
     return (
         *([value] for value in fence.values()),
         *([value] for value in projection),
         *(None, None),
-        *(None, [ref], [2], [_TEXT]),
+        *(None, [ref], [3], [_TEXT]),
         *(None, None, None),
         *([0], None, None, None, None),
         *([f"{name}2"], None, None, None, 0),

@@ -272,6 +272,10 @@ class Work:
         for answer in answers:
             if answer[KIND] == Kind.WOKEN:
                 self._expect("activities", answer[AT])
+            elif (
+                answer[KIND] == Kind.WAITING
+            ):  # the instance that carried it was in the way of who looked for instances
+                self.instances_expected = True
         return found
 
     def consider(self) -> None:
@@ -357,6 +361,8 @@ class Work:
                     self.instances_expected = woken = True
                 else:
                     self._expect("instances", answer[AT])
+            elif kind == Kind.WAITING:
+                self._waits(answer)
         locked, spoilt, stale = locked_instances(answers, self.grants, until, lease)
         if stale:  # a commit failed meanwhile, say, and may have had its effect
             self.giving.give_back([self.lease_of("", token) for token in stale])
@@ -384,12 +390,16 @@ class Work:
         self.absorb(answers, 0.0)
         for answer in answers:
             if answer[KIND] == Kind.WAITING:
-                if answer[AT] <= 0:
-                    self.activities_expected = True
-                    self.signals.tell(activities=True)
-                else:
-                    self._expect("activities", answer[AT])
+                self._waits(answer)
         self.consider()
+
+    def _waits(self, answer: Answer) -> None:
+        """An activity waits, or will."""
+        if answer[AT] <= 0:
+            self.activities_expected = True
+            self.signals.tell(activities=True)
+        else:
+            self._expect("activities", answer[AT])
 
     # Time, news and debts.
 

@@ -14,7 +14,7 @@ from .answers import KIND, MESSAGE, REF, Kind
 from .checkpoints import Batch, Run, message_columns, run_of_rows
 from .connection import NotAsRememberedError
 from .early import EarlyStart
-from .grants import ActivityToken, InstanceToken
+from .grants import ActivityToken, InstanceToken, carriers
 from .items import Locked
 from .steps import LastStep, Steps, is_last_step, is_step
 from .watching import settle
@@ -44,7 +44,7 @@ class Writing:
             for at, each in enumerate(checkpoints):
                 if first is None and (start := early.followed(each)) is not None:
                     first = at
-                    ways.append(self._commit_start(each, start, at, outcomes))
+                    ways.append(self._commit_start(checkpoints, start, at, outcomes))
             if first is None:
                 await early.settled([each.lease.token for each in checkpoints])
         for at, each in enumerate(checkpoints):
@@ -64,22 +64,25 @@ class Writing:
         return outcomes
 
     async def _commit_start(
-        self, checkpoint: Checkpoint, early: EarlyStart, at: int, outcomes: list[CommitOutcome]
+        self, checkpoints: Sequence[Checkpoint], early: EarlyStart, at: int, outcomes: list[CommitOutcome]
     ) -> None:
         """Store a start that was handed over, together with its first step."""
         work = self._work
-        steps = Steps(work.grants, [checkpoint])
+        if early.begun:  # its time has run out since, before this task had its turn
+            await work.early.settled([early.token])
+            await self._commit_steps(checkpoints, (at,), outcomes)
+            return
+        steps = Steps(work.grants, [checkpoints[at]])
         work.early.begin(early)
         lease = work.next_lease()
         handed = self._hand_over(len(steps.tasks))
         tasks: list[ActivityWorkItem] = []
         try:
-            ((is_stored, is_new),) = await work.call("start_step", lease, early.arguments_with(steps, locked=handed))
-            if not is_stored:
+            if not await work.call("start_step", lease, early.arguments_with(steps, locked=handed)):
                 work.early.decide(early, perhaps=False)
                 return
-            states = steps.applied()
-            tasks = self._handed_over(steps.tasks[:handed], lease, () if is_new else [steps.tasks[0].dispatch_id])
+            states = steps.applied(carried=bool(handed))
+            tasks = self._handed_over(steps.tasks[:handed], lease, carrier=early.token.ref)
             work.watchers.tell(states, settle)
             self._left_over(len(steps.tasks) - handed, states)
             work.early.taken(early)
@@ -103,15 +106,16 @@ class Writing:
         handed = self._hand_over(len(steps.tasks))
         tasks: list[ActivityWorkItem] = []
         try:
-            known: set[str] = set()
             if steps.is_alone:
-                if not await self._work.call("step_alone", lease, steps.arguments_alone(locked=handed)):
+                name, arguments = steps.alone(handed=bool(handed))
+                if not await self._work.call(name, lease, arguments):
                     raise NotAsRememberedError
+                states = steps.applied(carried=bool(handed))
+                tasks = self._handed_over(steps.tasks[:handed], lease, carrier=steps.refs[0])
             else:
                 answers = await self._work.call("step", lease, steps.arguments(locked=handed))
-                known.update(row[0] for row in answers)
-            states = steps.applied()
-            tasks = self._handed_over(steps.tasks[:handed], lease, known)
+                states = steps.applied(carried=False)
+                tasks = self._handed_over(steps.tasks[:handed], lease, {row[0] for row in answers})
             self._work.watchers.tell(states, settle)
             self._left_over(len(steps.tasks) - handed, states)
         except NotAsRememberedError:
@@ -190,9 +194,13 @@ class Writing:
         """
         return self._work.activities.reserve(count, surplus=True) if count else 0
 
-    def _handed_over(self, tasks: Sequence[ActivityTask], lease: int, known: Collection[str]) -> list[ActivityWorkItem]:
+    def _handed_over(
+        self, tasks: Sequence[ActivityTask], lease: int, known: Collection[str] = (), carrier: int | None = None
+    ) -> list[ActivityWorkItem]:
         return [
-            ActivityWorkItem(task, self._work.lease_of(task.dispatch_id, ActivityToken(lease, task.dispatch_id)), 0)
+            ActivityWorkItem(
+                task, self._work.lease_of(task.dispatch_id, ActivityToken(lease, task.dispatch_id, carrier)), 0
+            )
             for task in tasks
             if task.dispatch_id not in known
         ]
@@ -290,6 +298,7 @@ class Writing:
             arguments = [
                 [token.dispatch_id for token in tokens if isinstance(token, ActivityToken)],
                 [token.lease for token in tokens if isinstance(token, ActivityToken)],
+                carriers(tokens),
                 *message_columns([each.reply for each in completions]),
                 room,
             ]

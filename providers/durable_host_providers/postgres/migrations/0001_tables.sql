@@ -25,6 +25,8 @@ CREATE SEQUENCE durable_host.owners;
 --   settled_at    `updated_at` once the instance has ended: the indexed one, so that a step touches no index.
 --   start_id      the message that create_instance accepted last. `pending`: that start has not run.
 --   status        as shown; `own_status`: what it was before quarantine.
+--   carried_*     an activity that was handed over with the last step, instead of a row of its own: what comes in as the
+--                 result of the next step costs no row and no index. Only under a lease; see the function `unload`.
 CREATE TABLE durable_host.instances (
     ref bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     wake_at bigint,
@@ -48,7 +50,12 @@ CREATE TABLE durable_host.instances (
     input bytea,
     output bytea,
     custom_status bytea,
-    failure bytea
+    failure bytea,
+    carried_lease bigint,
+    carried_until bigint,
+    carried_at bigint,
+    carried_id text COLLATE "C",
+    carried_task bytea
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02);
 
 -- For every question about one instance, for pages in the order of ids, and for query_instances by prefix.

@@ -22,6 +22,7 @@
 --   9 restored    a projection (ref) that an unfinished start covered stands again
 --  10 task        a locked activity: message_id, event, deliveries
 --  11 current     a lease that was renewed: ref, or message_id of an activity
+--  12 waiting     an activity waits, or will: in `at`
 CREATE TYPE durable_host.answer AS (
     kind integer,
     ref bigint,
@@ -80,6 +81,26 @@ BEGIN
 END
 $$;
 
+-- Give activities that instances carry rows of their own, as they stand; says when the first of their leases ends. Whatever
+-- is more than the next step of the instance comes here first: an instance whose lease may change carries nothing.
+CREATE FUNCTION durable_host.unload(a_refs bigint[]) RETURNS bigint LANGUAGE sql AS $$
+    WITH carrying AS (
+        SELECT i.ref, i.hub, i.carried_lease, i.carried_until, i.carried_at, i.carried_id, i.carried_task
+        FROM durable_host.instances i WHERE i.ref = ANY (a_refs) AND i.carried_id IS NOT NULL
+        ORDER BY i.instance_id FOR UPDATE
+    ), emptied AS (
+        UPDATE durable_host.instances i SET carried_id = NULL, carried_task = NULL
+        FROM carrying c WHERE i.ref = c.ref
+    ), added AS (
+        INSERT INTO durable_host.activities (ref, wake_at, lease, created_at, hub, deliveries, dispatch_id, task)
+        SELECT c.ref, c.carried_until, c.carried_lease, c.carried_at, c.hub, 0, c.carried_id, c.carried_task
+        FROM carrying c
+        ON CONFLICT (hub, dispatch_id) DO NOTHING
+        RETURNING activities.wake_at
+    )
+    SELECT min(added.wake_at) FROM added
+$$;
+
 -- Put messages into inboxes and wake who sleeps. The rows are locked.
 CREATE FUNCTION durable_host.deliver(
     a_hub integer, a_now bigint,
@@ -121,16 +142,22 @@ CREATE FUNCTION durable_host.lock_instances(
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_chosen bigint[];
+    v_carrying bigint[];
     v_ready bigint[];
     v_idle bigint[];
 BEGIN
-    SELECT array_agg(c.ref) INTO v_chosen FROM (
-        SELECT i.ref FROM durable_host.instances i
+    SELECT array_agg(c.ref), array_agg(c.ref) FILTER (WHERE c.carried_id IS NOT NULL) INTO v_chosen, v_carrying FROM (
+        SELECT i.ref, i.carried_id FROM durable_host.instances i
         WHERE i.hub = a_hub AND i.wake_at <= a_now
         ORDER BY i.wake_at LIMIT a_room FOR UPDATE SKIP LOCKED
     ) c;
     IF v_chosen IS NULL THEN
         RETURN;
+    END IF;
+    IF v_carrying IS NOT NULL THEN
+        RETURN QUERY
+        SELECT (durable_host.fact(12, NULL, NULL, u.until - a_now, NULL)).*
+        FROM durable_host.unload(v_carrying) AS u (until) WHERE u.until IS NOT NULL;
     END IF;
     SELECT array_agg(c.ref ORDER BY c.at) FILTER (WHERE c.ready), array_agg(c.ref) FILTER (WHERE NOT c.ready)
     INTO v_ready, v_idle
@@ -224,9 +251,25 @@ CREATE FUNCTION durable_host.fetch_activities(
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
+    v_carrying bigint[];
     v_next bigint;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true); -- leases need not outlive the server
+    -- What an instance carries whose lease has ended. Who locks instances sees to it as well; so the first few will do.
+    SELECT array_agg(i.ref) INTO v_carrying FROM (
+        SELECT i.ref, i.carried_id FROM durable_host.instances i
+        WHERE i.hub = a_hub AND i.wake_at <= v_now
+        ORDER BY i.wake_at LIMIT 32
+    ) AS i WHERE i.carried_id IS NOT NULL;
+    IF v_carrying IS NOT NULL THEN
+        -- Whose row somebody has locked may be long about it.
+        SELECT array_agg(f.ref) INTO v_carrying FROM (
+            SELECT i.ref FROM durable_host.instances i WHERE i.ref = ANY (v_carrying) FOR UPDATE SKIP LOCKED
+        ) f;
+        RETURN QUERY
+        SELECT (durable_host.fact(12, NULL, NULL, u.until - v_now, NULL)).*
+        FROM durable_host.unload(v_carrying) AS u (until) WHERE u.until IS NOT NULL;
+    END IF;
     RETURN QUERY
     WITH chosen AS MATERIALIZED (
         SELECT a.dispatch_id FROM durable_host.activities a
@@ -243,6 +286,11 @@ BEGIN
     FROM locked l ORDER BY l.seq;
     SELECT a.wake_at INTO v_next FROM durable_host.activities a
     WHERE a.hub = a_hub AND a.wake_at > v_now ORDER BY a.wake_at LIMIT 1;
+    SELECT least(v_next, min(i.wake_at)) INTO v_next FROM (
+        SELECT i.wake_at, i.carried_id FROM durable_host.instances i
+        WHERE i.hub = a_hub AND i.wake_at > v_now
+        ORDER BY i.wake_at LIMIT 8
+    ) AS i WHERE i.carried_id IS NOT NULL;
     IF v_next IS NOT NULL THEN
         RETURN QUERY SELECT (durable_host.fact(5, NULL, NULL, v_next - v_now, NULL)).*;
     END IF;
@@ -277,6 +325,7 @@ DECLARE
     v_now bigint := durable_host.now_micros();
     v_until bigint;
     v_passed bigint[];
+    v_carrying bigint[];
     v_mode integer[] := c_mode;
     v_count bigint;
 BEGIN
@@ -286,8 +335,8 @@ BEGIN
             SELECT i.instance_id FROM durable_host.instances i WHERE i.ref = ANY (c_ref)
         ));
     END IF;
-    SELECT array_agg(f.ref) INTO v_passed FROM (
-        SELECT i.ref
+    SELECT array_agg(f.ref), array_agg(f.ref) FILTER (WHERE f.carried_id IS NOT NULL) INTO v_passed, v_carrying FROM (
+        SELECT i.ref, i.carried_id
         FROM unnest(c_ref, c_lease, c_generation, c_events, c_expected) AS c (ref, lease, generation, length, expected)
         JOIN durable_host.instances i ON i.ref = c.ref
         WHERE abs(i.lease) = c.lease AND i.generation IS NOT DISTINCT FROM c.generation
@@ -312,6 +361,9 @@ BEGIN
         RETURN;
     END IF;
 
+    IF v_carrying IS NOT NULL THEN
+        PERFORM 1 FROM durable_host.unload(v_carrying);
+    END IF;
     IF cardinality(r_ref) > 0 THEN
         DELETE FROM durable_host.history h WHERE h.ref = ANY (r_ref);
     END IF;
@@ -432,11 +484,13 @@ $$;
 -- The usual step of instances that stay locked: of the same execution, and it sends nothing; or the first one of an
 -- execution that was created with its projection. Rows come in the order of ids. If one is not as its worker remembers it,
 -- an error undoes everything, and `commit` finds out why. Touches no index of the instances while the status stays.
+--   c_carried   the activity that the instance carries, which is folded in, or NULL
 CREATE FUNCTION durable_host.step(
     a_hub integer, a_lease bigint, a_length bigint,
     c_ref bigint[], c_lease bigint[], c_generation integer[], c_events integer[], c_execution text[], c_status text[],
     p_generation integer[], p_length integer[], p_updated bigint[], p_state bytea[], p_custom bytea[],
-    p_status text[], e_events bytea[], y_ref bigint[], y_id text[], f_ids text[], a_ref bigint[], a_id text[], a_task bytea[], a_locked integer
+    c_carried text[], p_status text[], e_events bytea[], y_ref bigint[], y_id text[], f_ids text[], a_ref bigint[],
+    a_id text[], a_task bytea[], a_locked integer
 ) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
@@ -444,16 +498,17 @@ DECLARE
 BEGIN
     UPDATE durable_host.instances i SET
         generation = c.new_generation, length = c.length, updated_at = c.updated, state = c.state,
-        custom_status = c.custom, status = c.new_status, pending = false
+        custom_status = c.custom, status = c.new_status, pending = false, carried_id = NULL, carried_task = NULL
     FROM unnest(
         c_ref, c_lease, c_generation, c_events, c_execution, c_status, p_generation, p_length, p_updated, p_state,
-        p_custom, p_status
+        p_custom, c_carried, p_status
     ) AS c (
-        ref, lease, generation, base, execution, status, new_generation, length, updated, state, custom, new_status
+        ref, lease, generation, base, execution, status, new_generation, length, updated, state, custom, carried,
+        new_status
     )
     WHERE i.ref = c.ref AND i.lease = c.lease AND coalesce(i.wake_at, 0) > v_now
         AND i.generation IS NOT DISTINCT FROM c.generation AND i.length IS NOT DISTINCT FROM c.base
-        AND i.execution_id = c.execution AND i.status = c.status;
+        AND i.execution_id = c.execution AND i.status = c.status AND i.carried_id IS NOT DISTINCT FROM c.carried;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count < cardinality(c_ref) THEN
         RAISE EXCEPTION 'not as remembered' USING ERRCODE = 'DH001';
@@ -486,12 +541,13 @@ END
 $$;
 
 -- The usual last step of one instance: it sends nothing, and the instance is locked no more. Tells that the row is not as
--- its worker remembers it (then nothing happens), or when the instance wants a worker again.
+-- its worker remembers it (then nothing happens), or when the instance wants a worker again. An activity that is folded
+-- in is either carried or f_id.
 CREATE FUNCTION durable_host.last_step(
     a_hub integer, a_lease bigint, a_length bigint,
     c_ref bigint, c_lease bigint, c_generation integer, c_events integer, c_execution text, c_status text,
     p_generation integer, p_length integer, p_updated bigint, p_settled boolean, p_status text, p_state bytea,
-    p_output bytea, p_custom bytea, p_failure bytea, e_events bytea, y_id text, f_id text
+    p_output bytea, p_custom bytea, p_failure bytea, e_events bytea, y_id text, f_id text, c_carried text
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
@@ -500,10 +556,11 @@ BEGIN
     UPDATE durable_host.instances i SET
         generation = p_generation, length = p_length, updated_at = p_updated,
         settled_at = CASE WHEN p_settled THEN p_updated END, pending = false, status = p_status, state = p_state,
-        output = p_output, custom_status = p_custom, failure = p_failure, lease = NULL, wake_at = NULL
+        output = p_output, custom_status = p_custom, failure = p_failure, lease = NULL, wake_at = NULL,
+        carried_id = NULL, carried_task = NULL
     WHERE i.ref = c_ref AND i.lease = c_lease AND coalesce(i.wake_at, 0) > v_now
         AND i.generation IS NOT DISTINCT FROM c_generation AND i.length IS NOT DISTINCT FROM c_events
-        AND i.execution_id = c_execution AND i.status = c_status;
+        AND i.execution_id = c_execution AND i.status = c_status AND i.carried_id IS NOT DISTINCT FROM c_carried;
     IF NOT FOUND THEN
         RETURN QUERY SELECT (durable_host.fact(1, c_ref, NULL, NULL, NULL)).*;
         RETURN;
@@ -526,15 +583,23 @@ END
 $$;
 
 -- Send the replies of activities and remove their tasks, all of them or none: the answer says which leases are lost.
+--   c_ref  instances that may carry one of them
 CREATE FUNCTION durable_host.complete(
-    a_hub integer, a_lease bigint, a_length bigint, c_id text[], c_lease bigint[],
+    a_hub integer, a_lease bigint, a_length bigint, c_id text[], c_lease bigint[], c_ref bigint[],
     m_target text[], m_id text[], m_execution text[], m_visible bigint[], m_event bytea[], a_room integer
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
     v_passed text[];
 BEGIN
-    PERFORM durable_host.lock_rows(a_hub, m_target);
+    IF cardinality(c_ref) > 0 THEN
+        PERFORM durable_host.lock_rows(a_hub, m_target || ARRAY(
+            SELECT i.instance_id FROM durable_host.instances i WHERE i.ref = ANY (c_ref)
+        ));
+        PERFORM 1 FROM durable_host.unload(c_ref);
+    ELSE
+        PERFORM durable_host.lock_rows(a_hub, m_target);
+    END IF;
     SELECT array_agg(f.dispatch_id) INTO v_passed FROM (
         SELECT l.dispatch_id
         FROM (SELECT u.id, u.lease FROM unnest(c_id, c_lease) AS u (id, lease) ORDER BY u.id COLLATE "C") AS c
@@ -672,18 +737,33 @@ BEGIN
 END
 $$;
 
+-- Lock instances, and give what they carry rows of its own.
+CREATE FUNCTION durable_host.lock_and_unload(a_refs bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_carrying bigint[];
+BEGIN
+    SELECT array_agg(f.ref) INTO v_carrying FROM (
+        SELECT i.ref, i.carried_id FROM durable_host.instances i
+        WHERE i.ref = ANY (a_refs)
+        ORDER BY i.instance_id FOR UPDATE
+    ) f WHERE f.carried_id IS NOT NULL;
+    IF v_carrying IS NOT NULL THEN
+        PERFORM 1 FROM durable_host.unload(v_carrying);
+    END IF;
+END
+$$;
+
 -- Extend leases that are current, also those that have ended if nobody has taken the work since.
+--   t_ref  instances that may carry one of the activities
 CREATE FUNCTION durable_host.renew(
-    a_hub integer, a_length bigint, i_ref bigint[], i_lease bigint[], t_id text[], t_lease bigint[]
+    a_hub integer, a_length bigint, i_ref bigint[], i_lease bigint[], t_id text[], t_lease bigint[], t_ref bigint[]
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_until bigint := durable_host.now_micros() + a_length;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM durable_host.lock_and_unload(i_ref || t_ref);
     IF cardinality(i_ref) > 0 THEN
-        PERFORM 1 FROM unnest(i_ref, i_lease) AS u (ref, lease)
-        JOIN durable_host.instances i ON i.ref = u.ref AND abs(i.lease) = u.lease
-        ORDER BY i.instance_id FOR UPDATE OF i;
         RETURN QUERY
         WITH extended AS (
             UPDATE durable_host.instances i SET lease = u.lease, wake_at = v_until
@@ -712,17 +792,17 @@ END
 $$;
 
 -- Give work back whose lease is current; what i_waits says comes back after the delay, or with the next message before.
+--   t_ref  instances that may carry one of the activities
 CREATE FUNCTION durable_host.abandon(
-    a_hub integer, a_delay bigint, i_ref bigint[], i_lease bigint[], i_waits boolean[], t_id text[], t_lease bigint[]
+    a_hub integer, a_delay bigint, i_ref bigint[], i_lease bigint[], i_waits boolean[], t_id text[], t_lease bigint[],
+    t_ref bigint[]
 ) RETURNS SETOF durable_host.answer LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM durable_host.lock_and_unload(i_ref || t_ref);
     IF cardinality(i_ref) > 0 THEN
-        PERFORM 1 FROM unnest(i_ref, i_lease) AS u (ref, lease)
-        JOIN durable_host.instances i ON i.ref = u.ref AND abs(i.lease) = u.lease
-        ORDER BY i.instance_id FOR UPDATE OF i;
         RETURN QUERY
         WITH released AS (
             UPDATE durable_host.instances i SET lease = NULL, wake_at = CASE
@@ -756,6 +836,20 @@ BEGIN
         )
         SELECT (durable_host.fact(12, NULL, NULL, min(r.wake_at) - v_now, NULL)).* FROM released r HAVING count(*) > 0;
     END IF;
+END
+$$;
+
+-- Take an instance out of circulation, if the lease is current or none is asked for; says which.
+CREATE FUNCTION durable_host.quarantine(a_hub integer, a_ref bigint, a_lease bigint, a_reason text)
+RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM durable_host.lock_and_unload(ARRAY[a_ref]);
+    RETURN QUERY
+    UPDATE durable_host.instances i SET
+        quarantined = a_reason, own_status = i.status, status = CASE WHEN i.state IS NULL THEN NULL ELSE 'Failed' END,
+        lease = NULL, wake_at = NULL
+    WHERE i.hub = a_hub AND i.ref = a_ref AND (a_lease IS NULL OR abs(i.lease) = a_lease) AND i.quarantined IS NULL
+    RETURNING i.instance_id;
 END
 $$;
 
@@ -811,13 +905,24 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := durable_host.now_micros();
     v_refs bigint[];
+    v_carrying bigint[];
 BEGIN
-    SELECT array_agg(f.ref) INTO v_refs FROM (
-        SELECT i.ref FROM durable_host.instances i
-        WHERE i.hub = a_hub AND i.wake_at > v_now AND i.lease BETWEEN a_from AND a_to
-            AND (a_some IS NULL OR i.lease = ANY (a_some))
+    SELECT array_agg(f.ref) FILTER (WHERE f.taken), array_agg(f.ref) FILTER (WHERE f.carrying)
+    INTO v_refs, v_carrying
+    FROM (
+        SELECT i.ref, i.carried_id IS NOT NULL AS carrying,
+            i.lease BETWEEN a_from AND a_to AND (a_some IS NULL OR i.lease = ANY (a_some)) AS taken
+        FROM durable_host.instances i
+        WHERE i.hub = a_hub AND i.wake_at > v_now AND (
+            i.lease BETWEEN a_from AND a_to AND (a_some IS NULL OR i.lease = ANY (a_some))
+            OR i.carried_id IS NOT NULL AND i.carried_lease BETWEEN a_from AND a_to
+                AND (a_some IS NULL OR i.carried_lease = ANY (a_some))
+        )
         ORDER BY i.instance_id FOR UPDATE
     ) f;
+    IF v_carrying IS NOT NULL THEN
+        PERFORM 1 FROM durable_host.unload(v_carrying);
+    END IF;
     UPDATE durable_host.instances i
     SET lease = NULL, wake_at = (SELECT min(m.due) FROM durable_host.messages m WHERE m.ref = i.ref)
     WHERE i.ref = ANY (v_refs);
