@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from durable_host.environment import system_environment
@@ -16,9 +17,11 @@ __all__ = ["opened_hub"]
 
 
 @asynccontextmanager
-async def opened_hub(url: str) -> AsyncGenerator[tuple[ContractHub, PostgresTaskHubStore]]:
+async def opened_hub(
+    url: str, lease: timedelta = timedelta(seconds=30)
+) -> AsyncGenerator[tuple[ContractHub, PostgresTaskHubStore]]:
     """The contract's view of the hub, and its store; the tables are made if need be."""
-    store = provider.open(StorageOptions("Hub", {}, Path(), url), system_environment()).hub
+    store = provider.open(StorageOptions("Hub", {}, Path(), url, lease), system_environment()).hub
     assert isinstance(store, PostgresTaskHubStore)
     await store.create()
     async with store:

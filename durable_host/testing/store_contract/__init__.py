@@ -27,6 +27,7 @@ from durable_host.testing.store_contract.clients import (
 from durable_host.testing.store_contract.commits import CommitContract, FenceContract, ProjectionContract
 from durable_host.testing.store_contract.delivery import ActivityContract, DeliveryContract, LeaseContract
 from durable_host.testing.store_contract.eligibility import CancellationContract, EligibilityContract, WaitingContract
+from durable_host.testing.store_contract.handed_activities import HandedActivityContract
 from durable_host.testing.store_contract.handover import HandOverContract
 from durable_host.testing.store_contract.harness import (
     ContractBase,
@@ -67,6 +68,7 @@ class StoreContract(
     CreateContract,
     PurgeContract,
     HandOverContract,
+    HandedActivityContract,
     ReceivingContract,
     QuarantineContract,
     QueryContract,

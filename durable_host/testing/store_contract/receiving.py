@@ -6,7 +6,6 @@ A store that answers its lock calls and delivers nothing besides passes as well.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from durable_host.storage.contract import (
     ActivityWorkItem,
@@ -26,6 +25,7 @@ from durable_host.testing.store_contract.steps import (
     completion,
     create,
     event,
+    held_after,
     lock,
     lock_one,
     lock_tasks,
@@ -49,8 +49,7 @@ class ReceivingContract(ContractBase):
         tasks = [activity(hub) for _ in range(3)]
         first = advance(hub, item, activities=tasks[:1], hold=True)
         await commit(store, first)
-        assert first.state is not None
-        second = advance(hub, _after(item, first.state.version), activities=tasks[1:], hold=True)
+        second = advance(hub, held_after(item, first), activities=tasks[1:], hold=True)
         await commit(store, second)
         await others_run()
         got += await all_of(call, 3 - len(got), lambda: lock_tasks(store, wait=SOON))
@@ -70,8 +69,7 @@ class ReceivingContract(ContractBase):
             for _ in range(limit):
                 checkpoint = advance(hub, item, activities=[activity(hub, f"a{number}")], hold=True)
                 await commit(store, checkpoint)
-                assert checkpoint.state is not None
-                item = _after(item, checkpoint.state.version)
+                item = held_after(item, checkpoint)
                 if call.done():
                     break
 
@@ -138,8 +136,3 @@ class ReceivingContract(ContractBase):
         assert (old.instance_id, old.history) == ("old", await store.get_history(old.instance_id))
         for item in got:
             assert await commit(store, advance(hub, item)) is CommitOutcome.COMMITTED
-
-
-def _after(item: OrchestrationWorkItem, version: Any) -> OrchestrationWorkItem:
-    """The same held instance after a commit."""
-    return OrchestrationWorkItem(item.instance_id, version, None, (), item.lease)

@@ -46,6 +46,7 @@ __all__ = [
     "create",
     "event",
     "fact",
+    "held_after",
     "ids",
     "lock",
     "lock_one",
@@ -213,6 +214,12 @@ def advance(
         consumed=ids(item) if consumed is None else tuple(consumed),
         **rest,
     )
+
+
+def held_after(item: OrchestrationWorkItem, checkpoint: Checkpoint) -> OrchestrationWorkItem:
+    """The same held instance after a commit."""
+    assert checkpoint.state is not None
+    return OrchestrationWorkItem(item.instance_id, checkpoint.state.version, None, (), item.lease)
 
 
 def ids(item: OrchestrationWorkItem) -> tuple[MessageId, ...]:
