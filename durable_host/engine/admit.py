@@ -11,9 +11,10 @@ No clock is read here: a timer's message *is* its due time, and one that comes e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from durable_host.engine.index import REPLIES, HistoryIndex
@@ -58,8 +59,7 @@ class Refusal:
     message: Message
 
 
-@dataclass(slots=True)
-class Admission:
+class Admission(msgspec.Struct):
     """The verdict on an inbox.
 
     Attributes:
@@ -74,15 +74,15 @@ class Admission:
         dropped: for the log.
     """
 
-    new: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
-    consumed: list[MessageId] = field(default_factory=list[MessageId])
-    deferred: list[MessageId] = field(default_factory=list[MessageId])
+    new: list[HistoryEvent] = []
+    consumed: list[MessageId] = []
+    deferred: list[MessageId] = []
     start: ExecutionStarted | None = None
     replaced: bool = False
     rewind: tuple[Message, ExecutionRewound] | None = None
     repeat: tuple[Message, ParentInstance] | None = None
-    refusals: list[Refusal] = field(default_factory=list[Refusal])
-    dropped: list[Dropped] = field(default_factory=list[Dropped])
+    refusals: list[Refusal] = []
+    dropped: list[Dropped] = []
 
 
 def admit(index: HistoryIndex, inbox: Sequence[Message], *, max_deferrals: int) -> Admission:

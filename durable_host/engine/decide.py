@@ -7,9 +7,10 @@ episode that decides the same sends identical messages, and one that decides oth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 
 from durable_host.engine.identity import activity_dispatch_id, child_dispatch_id, child_instance_id
@@ -49,6 +50,8 @@ from durable_host.model.status import RuntimeStatus
 
 __all__ = ["Decision", "Rules", "begin_generation", "decide", "reply_mark", "reply_to_parent", "sent_again"]
 
+_ENDS = (CompleteOrchestration, ContinueAsNew)
+
 _SEEN = 512
 """How many ids of external messages a new generation remembers of the one before."""
 
@@ -69,8 +72,7 @@ class Rules:
     max_actions: int = 100_000
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(msgspec.Struct):
     """What an episode changes.
 
     Attributes:
@@ -80,9 +82,9 @@ class Decision:
         failed_limit: the generation passed `max_actions` and was ended.
     """
 
-    events: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
-    activities: list[ActivityTask] = field(default_factory=list[ActivityTask])
-    messages: list[Message] = field(default_factory=list[Message])
+    events: list[HistoryEvent] = []
+    activities: list[ActivityTask] = []
+    messages: list[Message] = []
     next: ContinueAsNew | None = None
     failed_limit: bool = False
 
@@ -110,8 +112,11 @@ def decide(
         close: append OrchestratorCompleted even when there are no actions.
     """
     decision = Decision()
-    rewinds = index.rewinds + sum(1 for event in new if type(event) is GenericEvent and event.original is None)
-    counted = [action for action in actions if not isinstance(action, CompleteOrchestration | ContinueAsNew)]
+    rewinds = index.rewinds
+    for event in new:
+        if type(event) is GenericEvent and event.original is None:
+            rewinds += 1
+    counted = [action for action in actions if not isinstance(action, _ENDS)]
     if index.actions + len(counted) > rules.max_actions:
         decision.failed_limit = True
         actions = [_limit_reached(index, counted, rules.max_actions, started.name)]

@@ -7,9 +7,9 @@ owns leases, slots and commits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import msgspec
 from msgspec.structs import replace
 
 from durable_host.engine.admit import Admission, Dropped, admit
@@ -51,8 +51,7 @@ class UnknownOrchestrator(Exception):
         super().__init__(name)
 
 
-@dataclass(slots=True)
-class Position:
+class Position(msgspec.Struct):
     """Where an instance stands for this worker: committed history in summary, its projection, the executor's session.
 
     `history` is what was loaded; it is not kept beyond the first episode. A position with neither history nor session
@@ -72,15 +71,14 @@ class Position:
         return self.session is None and self.history is None and self.index.started is not None
 
 
-@dataclass(slots=True)
-class Advance:
+class Advance(msgspec.Struct):
     """What one step of an instance changes: the parts of a checkpoint, and the position after it is committed."""
 
     admission: Admission
-    events: list[HistoryEvent] = field(default_factory=list[HistoryEvent])
-    amended: list[tuple[int, HistoryEvent]] = field(default_factory=list[tuple[int, HistoryEvent]])
-    activities: list[ActivityTask] = field(default_factory=list[ActivityTask])
-    messages: list[Message] = field(default_factory=list[Message])
+    events: list[HistoryEvent] = []
+    amended: list[tuple[int, HistoryEvent]] = []
+    activities: list[ActivityTask] = []
+    messages: list[Message] = []
     state: InstanceState | None = None
     replaced: bool = False
     session: ExecutorSession | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from durable_host.model.actions import Action
 from durable_host.model.failure import Failure
@@ -36,8 +37,7 @@ class ExecutorSession(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Episode:
+class Episode(msgspec.Struct, frozen=True):
     """One advance of an orchestrator.
 
     Attributes:
@@ -54,8 +54,7 @@ class Episode:
     session: ExecutorSession | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeResult:
+class EpisodeResult(msgspec.Struct, frozen=True):
     """What the orchestrator asks for.
 
     Attributes:
@@ -92,8 +91,7 @@ class OrchestrationExecutor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityResult:
+class ActivityResult(msgspec.Struct, frozen=True):
     """How an activity ended: a JSON text (or None for "nothing"), or a failure."""
 
     result: str | None = None

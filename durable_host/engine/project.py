@@ -23,7 +23,7 @@ from durable_host.model.status import RuntimeStatus
 
 __all__ = ["project", "rewound"]
 
-_SHOWN = (ExecutionStarted, ExecutionCompleted, ExecutionSuspended, ExecutionResumed)
+_SHOWN = frozenset({ExecutionStarted, ExecutionCompleted, ExecutionSuspended, ExecutionResumed})
 
 
 def project(
@@ -46,7 +46,7 @@ def project(
     last = state.updated_at if state is not None else None
     for event in events:
         last = event.timestamp
-        if not isinstance(event, _SHOWN):
+        if type(event) not in _SHOWN:
             continue
         if isinstance(event, ExecutionStarted):
             if state is None or state.execution_id != event.execution_id:

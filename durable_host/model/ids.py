@@ -82,8 +82,11 @@ def dispatch_id(execution_id: str, task_id: int, kind: str, name: str, payload: 
     answer the new attempt under the same task id. Source: design 3.4.
     """
     # Lengths keep fields apart: ("ab", "c") and ("a", "bc") must differ.
-    fields = (execution_id, str(task_id), kind, name, str(rewinds), "\x00" if payload is None else payload)
-    text = "\x1f".join([str(len(field)) for field in fields]) + "\x1e".join(fields)
+    task, again, data = str(task_id), str(rewinds), "\x00" if payload is None else payload
+    text = (
+        f"{len(execution_id)}\x1f{len(task)}\x1f{len(kind)}\x1f{len(name)}\x1f{len(again)}\x1f{len(data)}"
+        f"{execution_id}\x1e{task}\x1e{kind}\x1e{name}\x1e{again}\x1e{data}"
+    )
     return DispatchId(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
 
 

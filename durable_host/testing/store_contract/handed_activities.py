@@ -34,7 +34,7 @@ from durable_host.testing.store_contract.steps import (
     settle,
 )
 
-__all__ = ["HandedActivityContract"]
+__all__ = ["HandedActivityContract", "handed", "handed_next"]
 
 COMMITTED = CommitOutcome.COMMITTED
 LEASE_LOST = CommitOutcome.LEASE_LOST
