@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,16 @@ from durable_host.model.ids import InstanceId
 from durable_host.model.status import RuntimeStatus
 from durable_host.storage.contract import CommitOutcome, OrchestrationWorkItem
 from durable_host.testing.store_contract import ContractHub
-from durable_host.testing.store_contract.steps import activity, advance, create, event, lock, lock_one, lock_tasks
+from durable_host.testing.store_contract.steps import (
+    activity,
+    advance,
+    create,
+    event,
+    held_after,
+    lock,
+    lock_one,
+    lock_tasks,
+)
 from durable_host_providers.postgres.store import PostgresTaskHubStore
 from tests.live.postgres_hubs import opened_hub
 
@@ -114,23 +124,37 @@ async def test_a_lease_that_somebody_else_has_taken_is_lost(postgres_database: s
         assert await store.get_history(A) == item.history
 
 
-async def test_a_message_that_is_being_sent_meanwhile_wakes_the_instance_again(postgres_database: str) -> None:
+@pytest.mark.parametrize("way", ["last step", "commit", "given back", "closed"])
+async def test_a_message_that_is_being_sent_meanwhile_wakes_the_instance_again(
+    postgres_database: str, way: str
+) -> None:
     """Who sends has the row first: its message is not in the snapshot with which the statement began."""
-    async with opened_hub(postgres_database) as (hub, store):
+    async with opened_hub(postgres_database) as (hub, other), AsyncExitStack() as stack:
+        _, store = await stack.enter_async_context(opened_hub(postgres_database))
         item = await _second_episode(hub, store)
+        step = advance(hub, item, hold=True)
+        await store.commit([step])
+        held = held_after(item, step)
         connection: Any = await asyncpg.connect(postgres_database)
         try:
             transaction = connection.transaction()
             await transaction.start()
-            await store.send([event(hub, A)], transaction=connection)
-            ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED})
-            committing = asyncio.ensure_future(store.commit([ended]))
+            await other.send([event(hub, A)], transaction=connection)
+            ending: asyncio.Future[Any]
+            if way == "last step":
+                ended = advance(hub, held, state={"status": RuntimeStatus.COMPLETED})
+                ending = asyncio.ensure_future(store.commit([ended]))
+            elif way == "commit":
+                ending = asyncio.ensure_future(store.commit([advance(hub, held, messages=[event(hub, "b")])]))
+            elif way == "given back":
+                ending = asyncio.ensure_future(store.abandon([held.lease], delay=timedelta(0)))
+            else:
+                ending = asyncio.ensure_future(stack.aclose())
             await _somebody_waits(connection)
             await transaction.commit()
-
-            assert await committing == [CommitOutcome.COMMITTED]
+            await ending
         finally:
             await connection.close()
 
-        again = await lock_one(store, wait=timedelta(seconds=20))
-        assert len(again.inbox) == 1
+        woken = await lock(other, wait=timedelta(seconds=10))
+        assert A in [each.instance_id for each in woken]

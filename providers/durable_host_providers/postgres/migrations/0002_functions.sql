@@ -737,16 +737,15 @@ BEGIN
 END
 $$;
 
--- Lock instances, and give what they carry rows of its own.
+-- Lock instances, and give what they carry rows of its own. In two statements: a condition on what a subquery has locked is
+-- evaluated before the lock.
 CREATE FUNCTION durable_host.lock_and_unload(a_refs bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_carrying bigint[];
 BEGIN
-    SELECT array_agg(f.ref) INTO v_carrying FROM (
-        SELECT i.ref, i.carried_id FROM durable_host.instances i
-        WHERE i.ref = ANY (a_refs)
-        ORDER BY i.instance_id FOR UPDATE
-    ) f WHERE f.carried_id IS NOT NULL;
+    PERFORM 1 FROM durable_host.instances i WHERE i.ref = ANY (a_refs) ORDER BY i.instance_id FOR UPDATE;
+    SELECT array_agg(i.ref) INTO v_carrying
+    FROM durable_host.instances i WHERE i.ref = ANY (a_refs) AND i.carried_id IS NOT NULL;
     IF v_carrying IS NOT NULL THEN
         PERFORM 1 FROM durable_host.unload(v_carrying);
     END IF;
