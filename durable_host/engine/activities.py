@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.executor import ActivityExecutor, ActivityResult
-from durable_host.engine.leases import HeldLease, LeaseKeeper, give_back
+from durable_host.engine.handing_back import GRACE, back_off, give_back
+from durable_host.engine.leases import HeldLease, LeaseKeeper
 from durable_host.engine.settings import EngineSettings
 from durable_host.environment import Clock
 from durable_host.errors import StoreError, StoreUnavailableError
@@ -35,10 +36,6 @@ __all__ = ["ActivityDispatcher", "FinishedActivity", "reply_of"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_BACK_OFF = 600
-
-_GRACE = 2.0
-"""Seconds that results which are being written have when the worker stops."""
 _FIRST_PAUSE = 0.5
 _LAST_PAUSE = 10.0
 
@@ -147,7 +144,7 @@ class ActivityDispatcher:
                 task.cancel()
         if self._sending:
             # What is being written should be written to its end: these activities need not run again.
-            await asyncio.wait(self._sending, timeout=_GRACE)
+            await asyncio.wait(self._sending, timeout=GRACE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -286,9 +283,8 @@ class ActivityDispatcher:
             item.task.instance_id,
             extra={"event": "activity_unknown", "activity": item.task.name, "instance": item.task.instance_id},
         )
-        delay = timedelta(seconds=min(2 ** min(max(item.deliveries, 1), 30), _MAX_BACK_OFF))
         self._leases.release(held)
-        await give_back(self._store, [held.lease], delay=delay)
+        await give_back(self._store, [held.lease], delay=back_off(max(item.deliveries, 1)))
 
 
 def _unstorable(reply: Message, error: Exception) -> Message:

@@ -21,10 +21,10 @@ from types import FrameType
 
 from durable_host.environment import Clock
 from durable_host.errors import StoreError
-from durable_host.storage.contract import Lease, TaskHubStore
+from durable_host.storage.contract import Lease
 from durable_host.telemetry.metrics import Metrics
 
-__all__ = ["HeldLease", "LeaseKeeper", "give_back"]
+__all__ = ["HeldLease", "LeaseKeeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -225,18 +225,6 @@ class LeaseKeeper:
 
     def _answer(self) -> None:
         self._beat_sent = None
-
-
-async def give_back(store: TaskHubStore, leases: Sequence[Lease], *, delay: timedelta) -> None:
-    """Abandon leases; never fails, since one that cannot be given back runs out by itself."""
-    if not leases:
-        return
-    try:
-        await store.abandon(leases, delay=delay)
-    except StoreError as error:
-        logger.debug("%d leases could not be given back and will run out: %s", len(leases), error)
-    except Exception:
-        logger.exception("giving back leases failed", extra={"event": "abandon_failed", "leases": len(leases)})
 
 
 def _name_of(frame: FrameType | None) -> str:

@@ -23,8 +23,9 @@ from durable_host.engine.activities import FinishedActivity
 from durable_host.engine.committer import GroupCommit
 from durable_host.engine.episode import Advance, Episodes, Position, UnknownOrchestrator
 from durable_host.engine.executor import OrchestrationExecutor
+from durable_host.engine.handing_back import GRACE, back_off, give_back
 from durable_host.engine.holding import HeldInstance, Parking
-from durable_host.engine.leases import LeaseKeeper, give_back
+from durable_host.engine.leases import LeaseKeeper
 from durable_host.engine.sessions import CachedInstance, SessionCache
 from durable_host.engine.settings import EngineSettings
 from durable_host.errors import StoreError
@@ -45,12 +46,7 @@ __all__ = ["OrchestrationDispatcher"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_BACK_OFF = 600
-
 _RESULTS = (TaskCompleted, TaskFailed)
-
-_GRACE = 2.0
-"""Seconds that checkpoints which are being written have when the worker stops."""
 
 
 class OrchestrationDispatcher:
@@ -179,7 +175,7 @@ class OrchestrationDispatcher:
         tasks = list(self._tasks)
         if tasks:
             # What is being written should be written to its end, so that nobody has to find out what became of it.
-            await asyncio.wait(tasks, timeout=_GRACE)
+            await asyncio.wait(tasks, timeout=GRACE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -407,7 +403,7 @@ class OrchestrationDispatcher:
             extra={"event": "orchestrator_unknown", "instance": held.instance_id},
         )
         await self._send_home(results)
-        await self._abandon(held, _back_off(deliveries))
+        await self._abandon(held, back_off(deliveries))
 
     async def _failed(
         self, held: HeldInstance, inbox: Sequence[Message], results: Sequence[FinishedActivity], error: Exception
@@ -426,7 +422,7 @@ class OrchestrationDispatcher:
         )
         await self._send_home(results)
         if deliveries < self._settings.max_episode_failures:
-            await self._abandon(held, _back_off(deliveries))
+            await self._abandon(held, back_off(deliveries))
             return
         reason = f"quarantined after {deliveries} deliveries: {type(error).__name__}: {error}"
         try:
@@ -510,7 +506,3 @@ class OrchestrationDispatcher:
 def _close(advance: Advance) -> None:
     if advance.session is not None:
         advance.session.close()
-
-
-def _back_off(deliveries: int) -> timedelta:
-    return timedelta(seconds=min(2 ** min(deliveries, 30), _MAX_BACK_OFF))

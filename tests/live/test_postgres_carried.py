@@ -26,31 +26,11 @@ from durable_host.testing.store_contract.steps import (
     others_run,
 )
 from durable_host_providers.postgres.store import PostgresTaskHubStore
-from tests.live.postgres_hubs import opened_hub
+from tests.live.postgres_hubs import Calls, opened_hub
 
 pytestmark = pytest.mark.live
 
 SHORT = timedelta(seconds=1)
-
-
-class _Calls:
-    """Remembers which statements a store object runs; may lose the answer of the next one of a name."""
-
-    def __init__(self, store: PostgresTaskHubStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.names: list[str] = []
-        self.loses: str | None = None
-        call = store.work.call
-
-        async def noted(name: str, lease: int, arguments: Any) -> Any:
-            self.names.append(name)
-            if name != self.loses:
-                return await call(name, lease, arguments)
-            self.loses = None
-            await call(name, lease, arguments)
-            store.work.giving.owe(lease)  # as `call` does where the connection is lost
-            raise StoreUnavailableError("the answer was lost")
-
-        monkeypatch.setattr(store.work, "call", noted)
 
 
 async def handed(
@@ -82,7 +62,7 @@ async def _rows(url: str) -> tuple[list[str | None], list[str]]:
 
 async def test_a_step_after_a_step_touches_two_rows(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened_hub(postgres_database) as (hub, store):
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
         held, first = await handed(hub, store)
         calls.names.clear()
         _, second = await handed_next(hub, store, held, first)
@@ -104,7 +84,7 @@ async def test_an_activity_that_is_there_already_is_neither_carried_nor_handed_o
             "FROM durable_host.instances"
         )
         await connection.close()
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
         waiting = asyncio.ensure_future(lock_tasks(store, wait=timedelta(seconds=0.3)))
         await others_run()
 
@@ -163,7 +143,7 @@ async def test_when_the_answer_of_a_step_is_lost_what_it_handed_over_is_free(
         held, first = await handed(hub, store)
         if last:
             held, first = await handed_next(hub, store, held, first)
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
         calls.loses = "step_carried"
         waiting = asyncio.ensure_future(lock_tasks(store, wait=timedelta(seconds=0.5)))
         await others_run()
@@ -203,7 +183,7 @@ async def test_a_row_that_carries_less_than_its_host_remembers_is_taken_as_it_is
         held, task = await handed(hub, store)
         await _unloaded(postgres_database)
         assert await _rows(postgres_database) == ([None], [task.task.dispatch_id])
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
 
         await _stepped(hub, store, held, task, how)
 
@@ -219,7 +199,7 @@ async def test_a_row_that_carries_more_than_its_host_remembers_is_taken_as_it_is
     async with opened_hub(postgres_database) as (hub, store):
         held, task = await handed(hub, store)
         store.work.grants.by_id["a"].carried = None
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
 
         await _stepped(hub, store, held, task, how)
 

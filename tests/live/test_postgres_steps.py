@@ -26,25 +26,11 @@ from durable_host.testing.store_contract.steps import (
     lock_tasks,
 )
 from durable_host_providers.postgres.store import PostgresTaskHubStore
-from tests.live.postgres_hubs import opened_hub
+from tests.live.postgres_hubs import Calls, opened_hub
 
 pytestmark = pytest.mark.live
 
 A = InstanceId("a")
-
-
-class _Calls:
-    """Remembers which functions a store object calls."""
-
-    def __init__(self, store: PostgresTaskHubStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.names: list[str] = []
-        call = store.work.call
-
-        async def noted(name: str, lease: int, arguments: Any) -> Any:
-            self.names.append(name)
-            return await call(name, lease, arguments)
-
-        monkeypatch.setattr(store.work, "call", noted)
 
 
 async def _second_episode(hub: ContractHub, store: PostgresTaskHubStore) -> OrchestrationWorkItem:
@@ -66,7 +52,7 @@ async def test_an_activity_that_is_there_already_is_not_added_again(
 ) -> None:
     async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
         first = advance(hub, item, activities=[activity(hub, dispatch_id="twice")], hold=True)
         assert await store.commit([first]) == [CommitOutcome.COMMITTED]
         assert first.state is not None
@@ -85,7 +71,7 @@ async def test_the_end_of_an_instance_is_told_by_the_small_statement(
 ) -> None:
     async with opened_hub(postgres_database) as (hub, store):
         item = await _second_episode(hub, store)
-        calls = _Calls(store, monkeypatch)
+        calls = Calls(store, monkeypatch)
         ended = advance(hub, item, state={"status": RuntimeStatus.COMPLETED, "output": '"done"'})
 
         assert await store.commit([ended]) == [CommitOutcome.COMMITTED]
