@@ -119,6 +119,18 @@ def test_tables_newer_than_the_code_are_refused(tmp_path: Path, postgres_server:
         assert "newer durable-host" in said, said
 
 
+def test_a_schema_that_lacks_a_function_is_refused(tmp_path: Path, postgres_server: PostgresServer, roles: str) -> None:
+    app = make_app(tmp_path / "app")
+    url = postgres_server.url(roles, user=OWNER)
+    assert command_line("hub", "create", app, "--storage", url).returncode == 0
+    _run(postgres_server, roles, OWNER, "DROP FUNCTION durable_host.disown")
+
+    for command in (("start", app, "--port", "0"), ("hub", "info", app)):
+        said = _refused(command_line(*command, "--storage", url))
+        assert "lacks 1 of the functions" in said, said
+        assert "disown" in said, said
+
+
 def test_wrong_credentials_are_told_without_the_password(
     tmp_path: Path, postgres_server: PostgresServer, roles: str
 ) -> None:

@@ -22,7 +22,7 @@ from durable_host_providers._sql.rows import to_micros
 from .connection import Connection, connect, translate
 from .pooler import check_session
 from .settings import Settings
-from .statements import quoted
+from .statements import called_functions, quoted
 from .templates import templates
 
 __all__ = ["PRESENCE", "Hub", "create_hub", "delete_hub", "find_hub"]
@@ -104,6 +104,17 @@ async def find_hub(connection: Connection, settings: Settings) -> Hub:
         raise StoreMismatchError(
             f"{_schema(settings)} has tables of version {version}, made by an older durable-host; run `durable-host "
             "hub create` as the owner of the schema to bring them up to date."
+        )
+    missing = await connection.fetch(
+        "SELECT name FROM unnest($1::text[]) AS name WHERE to_regprocedure(name) IS NULL",
+        called_functions(settings.schema),
+    )
+    if missing:
+        raise StoreMismatchError(
+            f"{_schema(settings)} says that its tables have version {version}, but lacks {len(missing)} of the "
+            f"functions of this durable-host, such as {missing[0][0].split('(')[0]}: it was made by a version that was "
+            "never released, or somebody has changed it. Install what made it, or name another schema "
+            "(storageProvider.schema) and let `durable-host hub create` make it."
         )
     hub = await _hub(connection, settings)
     if hub is None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from durable_host_providers._sql.statements import load_statements
 
-__all__ = ["Statements", "quoted", "statements"]
+__all__ = ["Statements", "called_functions", "quoted", "statements"]
 
 _PACKAGE = "durable_host_providers.postgres"
 _QUERIES = load_statements(_PACKAGE, "queries.sql")
@@ -75,6 +75,11 @@ _CALLERS: dict[str, tuple[str, ...]] = {
 def quoted(name: str) -> str:
     """An identifier in SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def called_functions(schema: str) -> list[str]:
+    """The functions that statements call, with the types of their arguments, as the server's catalogue spells them."""
+    return [f"{quoted(schema)}.{name}({', '.join(types)})" for name, types in _FUNCTIONS.items()]
 
 
 class Statements:
