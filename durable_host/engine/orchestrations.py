@@ -277,6 +277,11 @@ class OrchestrationDispatcher:
                 self._leases.release(result.held)
         if late:
             await self._send_home(late)
+        if held.lost:
+            # Forgotten while it was written, with its session: it was locked again before this answer came.
+            _close(advance)
+            self._forget(held)
+            return False
         return await self._settle(held, advance.after(position), hold=checkpoint.hold)
 
     async def _write(self, checkpoint: Checkpoint) -> CommitOutcome:

@@ -97,6 +97,7 @@ class Replay:
 
     __slots__ = (
         "_careful",
+        "_closed",
         "_code",
         "_completion",
         "_context",
@@ -140,6 +141,7 @@ class Replay:
         self._completion: CompleteOrchestration | None = None
         self._over = False
         self._finished = False
+        self._closed = False
         self._careful = False
         self._rewinds = 0
 
@@ -157,6 +159,8 @@ class Replay:
             OrchestratorError: the events do not begin an execution; our own fault.
         """
         execution = self.execution
+        if self._closed:
+            raise OrchestratorError(f"the session of instance {execution.instance_id!r} was closed before this episode")
         execution.is_replaying = True
         try:
             if past:
@@ -177,6 +181,7 @@ class Replay:
 
     def close(self) -> None:
         """Drop the code; its `finally` blocks run without any effect."""
+        self._closed = True
         code, self._code = self._code, None
         self._waiting = _NEVER
         if code is None:

@@ -808,3 +808,43 @@ async def test_who_waits_for_an_instance_that_is_purged_hears_that_it_is_gone() 
             await client.wait_for_completion("nobody", timeout=HOUR)
         with pytest.raises(WaitTimeoutError):
             await client.wait_for_completion("nobody", timeout=timedelta(0))
+
+
+async def test_an_instance_that_is_locked_again_before_its_checkpoint_is_answered_goes_on() -> None:
+    """It is free once the checkpoint is stored: what comes then may be locked before the worker hears of the store."""
+
+    def waits(context: Context) -> Generator[Any, Any, str]:
+        data = yield context.wait_for_external_event("go")
+        return f"went {data}"
+
+    environment = simulated_environment()
+    store = MemoryHub(environment).open()
+    worker = TaskHubWorker(store, environment=environment, lease_thread=False)
+    worker.registry.add_orchestrator(waits)
+    commit, answers = store.commit, asyncio.Event()
+    answers.set()
+
+    async def answered_late(checkpoints: Any) -> Any:
+        outcomes = await commit(checkpoints)
+        await answers.wait()
+        return outcomes
+
+    store.commit = answered_late  # type: ignore[method-assign]
+    async with worker:
+        client = worker.client
+        await client.start("waits", instance_id="a")
+        await asyncio.sleep(1)
+        answers.clear()
+        await client.raise_event("a", "noise", message_id="noise-1")
+        await asyncio.sleep(1)
+        assert "EventRaised" in types(await client.history("a"))
+        await client.raise_event("a", "noise", message_id="noise-1")  # a second delivery: it changes no history
+        await asyncio.sleep(1)
+        answers.set()
+        await asyncio.sleep(1)
+
+        await client.raise_event("a", "go", "on")
+
+        state = await client.wait_for_completion("a", timeout=HOUR)
+    assert state.output == '"went on"'
+    assert types(await client.store.get_history(state.instance_id) or ()).count("EventRaised") == 2
