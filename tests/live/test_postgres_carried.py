@@ -168,41 +168,24 @@ async def _unloaded(url: str) -> None:
     await connection.close()
 
 
-async def _stepped(
-    hub: ContractHub, store: PostgresTaskHubStore, held: OrchestrationWorkItem, task: ActivityWorkItem, how: str
-) -> None:
-    rest: dict[str, Any] = {"goes on": {"activities": (activity(hub),), "hold": True}, "ends": {}}[how]
-    assert await store.commit([advance(hub, held, completed=(task.lease,), **rest)]) == [CommitOutcome.COMMITTED]
-
-
 @pytest.mark.parametrize("how", ["goes on", "ends"])
-async def test_a_row_that_carries_less_than_its_host_remembers_is_taken_as_it_is(
-    postgres_database: str, monkeypatch: pytest.MonkeyPatch, how: str
+@pytest.mark.parametrize("row", ["less", "more"])
+async def test_a_row_that_carries_less_or_more_than_its_host_remembers_is_taken_as_it_is(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, row: str, how: str
 ) -> None:
     async with opened_hub(postgres_database) as (hub, store):
         held, task = await handed(hub, store)
-        await _unloaded(postgres_database)
-        assert await _rows(postgres_database) == ([None], [task.task.dispatch_id])
+        if row == "less":
+            await _unloaded(postgres_database)
+            assert await _rows(postgres_database) == ([None], [task.task.dispatch_id])
+        else:
+            store.work.grants.by_id["a"].carried = None
         calls = Calls(store, monkeypatch)
+        rest: dict[str, Any] = {"goes on": {"activities": (activity(hub),), "hold": True}, "ends": {}}[how]
 
-        await _stepped(hub, store, held, task, how)
+        outcomes = await store.commit([advance(hub, held, completed=(task.lease,), **rest)])
 
-        assert calls.names[-1] == "commit"
-        carried, rows = await _rows(postgres_database)
-        assert task.task.dispatch_id not in (*carried, *rows)
-
-
-@pytest.mark.parametrize("how", ["goes on", "ends"])
-async def test_a_row_that_carries_more_than_its_host_remembers_is_taken_as_it_is(
-    postgres_database: str, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    async with opened_hub(postgres_database) as (hub, store):
-        held, task = await handed(hub, store)
-        store.work.grants.by_id["a"].carried = None
-        calls = Calls(store, monkeypatch)
-
-        await _stepped(hub, store, held, task, how)
-
+        assert outcomes == [CommitOutcome.COMMITTED]
         assert calls.names[-1] == "commit"
         carried, rows = await _rows(postgres_database)
         assert task.task.dispatch_id not in (*carried, *rows)

@@ -59,7 +59,7 @@ class GivingBack:
                 self._owed.pop(lease, None)
             if tokens:
                 await self._work.pool.fetch(
-                    self._work.sql["abandon"], self._work.hub, 0, *_tokens(tokens, lambda _: False), carriers(tokens)
+                    self._work.sql["abandon"], self._work.hub, 0, *_tokens(tokens, lambda _: False)
                 )
             for token in tokens:
                 self._owed_tokens.pop(token, None)
@@ -119,7 +119,7 @@ class GivingBack:
         micros = max(0, delay // timedelta(microseconds=1))
         try:
             answers = await self._work.pool.fetch(
-                self._work.sql["abandon"], self._work.hub, micros, *arguments, carriers(tokens), repeatable=True
+                self._work.sql["abandon"], self._work.hub, micros, *arguments, repeatable=True
             )
         except StoreUnavailableError:
             self._owed_tokens.update(dict.fromkeys(token for token in tokens if self._work.is_ours(token.lease)))
@@ -130,7 +130,7 @@ class GivingBack:
     async def renew(self, leases: Sequence[Lease], pool: Pool | None = None) -> list[Lease | None]:
         """Extend those that are current."""
         tokens = [lease.token for lease in leases if isinstance(lease.token, InstanceToken | ActivityToken)]
-        refs, numbers, _, ids, their_numbers = _tokens(tokens, lambda _: False)
+        refs, numbers, _, ids, their_numbers, carrying = _tokens(tokens, lambda _: False)
         answers = await (pool or self._work.pool).fetch(
             self._work.sql["renew"],
             self._work.hub,
@@ -139,7 +139,7 @@ class GivingBack:
             numbers,
             ids,
             their_numbers,
-            carriers(tokens),
+            carrying,
             repeatable=True,
         )
         # A lease with what it is of: the dispatch id or the row.
@@ -180,7 +180,7 @@ class GivingBack:
         try:
             if spoilt.task is not None:
                 arguments = _tokens([spoilt.task], lambda _: False)
-                await self._work.pool.fetch(self._work.sql["abandon"], self._work.hub, _SPOILT_TASK, *arguments, None)
+                await self._work.pool.fetch(self._work.sql["abandon"], self._work.hub, _SPOILT_TASK, *arguments)
             lease = None if spoilt.token is None else spoilt.token.lease
             rows = await self._work.pool.fetch(self._work.sql["quarantine"], self._work.hub, spoilt.ref, lease, reason)
             instance_id = rows[0][0] if rows else instance_id
@@ -201,8 +201,8 @@ class GivingBack:
 
 def _tokens(
     tokens: Sequence[InstanceToken | ActivityToken], waits: Callable[[InstanceToken], bool]
-) -> tuple[list[int], list[int], list[bool], list[str], list[int]]:
-    """Leases of both kinds as columns."""
+) -> tuple[list[int], list[int], list[bool], list[str], list[int], list[int] | None]:
+    """Leases of both kinds as columns, and the rows that may carry some of the activities."""
     instances = [token for token in tokens if isinstance(token, InstanceToken)]
     tasks = [token for token in tokens if isinstance(token, ActivityToken)]
     return (
@@ -211,4 +211,5 @@ def _tokens(
         [waits(token) for token in instances],
         [token.dispatch_id for token in tasks],
         [token.lease for token in tasks],
+        carriers(tasks),
     )

@@ -44,8 +44,7 @@ SELECT ref FROM fresh
 
 -- name: start_step
 -- The same together with the first step of the instance: neither the message nor the Pending projection is ever seen.
--- An activity that is handed over ($22) is carried in the row. Says whether it was stored, and whether the activity was
--- new.
+-- An activity that is handed over ($22) is carried in the row. Says whether it was stored.
 WITH now AS MATERIALIZED (
     SELECT durable_host.now_micros() AS micros
 ), fresh AS (

@@ -272,9 +272,8 @@ class Work:
         for answer in answers:
             if answer[KIND] == Kind.WOKEN:
                 self._expect("activities", answer[AT])
-            elif (
-                answer[KIND] == Kind.WAITING
-            ):  # the instance that carried it was in the way of who looked for instances
+            elif answer[KIND] == Kind.WAITING:
+                # It was carried by an instance whose lease has ended, and which this call hid from who looked for it.
                 self.instances_expected = True
         return found
 
@@ -362,7 +361,11 @@ class Work:
                 else:
                     self._expect("instances", answer[AT])
             elif kind == Kind.WAITING:
-                self._waits(answer)
+                if answer[AT] <= 0:
+                    self.activities_expected = True
+                    self.signals.tell(activities=True)
+                else:
+                    self._expect("activities", answer[AT])
         locked, spoilt, stale = locked_instances(answers, self.grants, until, lease)
         if stale:  # a commit failed meanwhile, say, and may have had its effect
             self.giving.give_back([self.lease_of("", token) for token in stale])
@@ -388,18 +391,7 @@ class Work:
     def woken(self, answers: Sequence[Answer]) -> None:
         """What a call that gives work back has brought about."""
         self.absorb(answers, 0.0)
-        for answer in answers:
-            if answer[KIND] == Kind.WAITING:
-                self._waits(answer)
         self.consider()
-
-    def _waits(self, answer: Answer) -> None:
-        """An activity waits, or will."""
-        if answer[AT] <= 0:
-            self.activities_expected = True
-            self.signals.tell(activities=True)
-        else:
-            self._expect("activities", answer[AT])
 
     # Time, news and debts.
 

@@ -362,7 +362,7 @@ BEGIN
     END IF;
 
     IF v_carrying IS NOT NULL THEN
-        PERFORM 1 FROM durable_host.unload(v_carrying);
+        PERFORM durable_host.unload(v_carrying);
     END IF;
     IF cardinality(r_ref) > 0 THEN
         DELETE FROM durable_host.history h WHERE h.ref = ANY (r_ref);
@@ -596,7 +596,7 @@ BEGIN
         PERFORM durable_host.lock_rows(a_hub, m_target || ARRAY(
             SELECT i.instance_id FROM durable_host.instances i WHERE i.ref = ANY (c_ref)
         ));
-        PERFORM 1 FROM durable_host.unload(c_ref);
+        PERFORM durable_host.unload(c_ref);
     ELSE
         PERFORM durable_host.lock_rows(a_hub, m_target);
     END IF;
@@ -740,15 +740,9 @@ $$;
 -- Lock instances, and give what they carry rows of its own. In two statements: a condition on what a subquery has locked is
 -- evaluated before the lock.
 CREATE FUNCTION durable_host.lock_and_unload(a_refs bigint[]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_carrying bigint[];
 BEGIN
     PERFORM 1 FROM durable_host.instances i WHERE i.ref = ANY (a_refs) ORDER BY i.instance_id FOR UPDATE;
-    SELECT array_agg(i.ref) INTO v_carrying
-    FROM durable_host.instances i WHERE i.ref = ANY (a_refs) AND i.carried_id IS NOT NULL;
-    IF v_carrying IS NOT NULL THEN
-        PERFORM 1 FROM durable_host.unload(v_carrying);
-    END IF;
+    PERFORM durable_host.unload(a_refs);
 END
 $$;
 
@@ -920,7 +914,7 @@ BEGIN
         ORDER BY i.instance_id FOR UPDATE
     ) f;
     IF v_carrying IS NOT NULL THEN
-        PERFORM 1 FROM durable_host.unload(v_carrying);
+        PERFORM durable_host.unload(v_carrying);
     END IF;
     UPDATE durable_host.instances i
     SET lease = NULL, wake_at = (SELECT min(m.due) FROM durable_host.messages m WHERE m.ref = i.ref)
